@@ -1,0 +1,115 @@
+# Every target sets up what it needs; `make help` lists them. Two environments: .venv for everything,
+# .venv-proto for protoc alone (its protobuf is older than the one we test with).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench clean distclean
+
+# The tested version where there is one, else whatever python3 is, if new enough.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3,\
+    $(shell $p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $p))),python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO_VENV := .venv-proto
+STUBS ?= coordinator/v1
+
+# Spark's executors otherwise start whatever `python3` their PATH finds, without our dependencies.
+export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
+export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
+
+# In front of a command that starts Spark.
+WITH_JAVA = JAVA_HOME="$$(tools/ensure-java.sh)"; export JAVA_HOME;
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- set-up ---------------------------------------------------------------------------------------
+
+setup: $(VENV)/.installed  ## create .venv with the pinned dependencies and this package
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call make-venv,$(VENV))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt -e '.[spark,tensorflow,dev]'
+	@touch $@
+
+$(PROTO_VENV)/.installed: proto/requirements.txt
+	$(call make-venv,$(PROTO_VENV))
+	$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r proto/requirements.txt
+	@touch $@
+
+java:  ## check for Java 17 or newer; install it on Debian and Ubuntu when root
+	@tools/ensure-java.sh >/dev/null
+
+# Debian and Ubuntu ship Python without the ensurepip that `python -m venv` needs.
+define make-venv
+@if ! $(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+    echo "tflease needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1)." >&2; \
+    echo "Name another one with: make PYTHON=/path/to/python3.11 ..." >&2; \
+    exit 1; \
+fi; \
+if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+    package="$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
+    if [[ $$(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then \
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$package"; \
+    else \
+        echo "$(PYTHON) cannot make virtual environments." >&2; \
+        echo "On Debian and Ubuntu: sudo apt-get install $$package" >&2; \
+        exit 1; \
+    fi; \
+fi; \
+$(PYTHON) -m venv $(1)
+endef
+
+# --- the contract ---------------------------------------------------------------------------------
+
+proto: $(PROTO_VENV)/.installed  ## regenerate coordinator/v1 from proto/
+	tools/generate-stubs.sh .
+
+proto-check: $(PROTO_VENV)/.installed  ## fail when coordinator/v1 is not what proto/ generates
+	@fresh="$$(mktemp -d)"; trap 'rm -rf "$$fresh"' EXIT; \
+	tools/generate-stubs.sh "$$fresh"; \
+	diff -ru -x __pycache__ $(STUBS) "$$fresh/coordinator/v1" \
+	    || { echo "$(STUBS) is stale: run \`make proto\`" >&2; exit 1; }; \
+	echo "$(STUBS) is fresh"
+
+# --- checks ---------------------------------------------------------------------------------------
+
+fmt: setup  ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## mypy --strict on coordinator and executor_agent
+	$(BIN)/mypy
+
+test: java setup  ## every test, on real Spark and TensorFlow (TEST_ARGS='-k gang -x')
+	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS)
+
+test-fast: setup  ## the tests without Spark and TensorFlow
+	$(BIN)/python -m pytest -m 'not spark and not tensorflow' $(TEST_ARGS)
+
+check: lint types proto-check test  ## every gate
+
+# --- to look at -----------------------------------------------------------------------------------
+
+demo: java setup  ## train on a local Spark cluster of separate executors (DEMO_ARGS=...)
+	$(WITH_JAVA) $(BIN)/python -m examples.digits $(DEMO_ARGS)
+
+bench: java setup  ## measure (BENCH_ARGS=...)
+	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+clean:  ## remove caches, build output and what Spark left here
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov build dist *.egg-info
+	rm -rf artifacts derby.log metastore_db spark-warehouse work
+	rm -rf $(VENV)/lib/python*/site-packages/pyspark/work  # where local-cluster keeps its executors
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove both environments
+	rm -rf $(VENV) $(PROTO_VENV)

@@ -1,0 +1,69 @@
+"""tflease: distributed TensorFlow on the Spark cluster you already have.
+
+    from coordinator import Roles, TFCluster
+
+    with TFCluster.run(spark, main_fun, args, roles=Roles(chief=1, worker=2, ps=1)) as cluster:
+        result = cluster.wait()
+
+Importing this package loads neither grpc nor pyspark nor tensorflow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coordinator.core.errors import (
+    CoordinatorUnavailable,
+    FeatureUnavailable,
+    InvalidRun,
+    NotEnoughSlots,
+    PayloadNotPicklable,
+    ReleaseUnproven,
+    ReservationTimeout,
+    RunCancelled,
+    SparkUnusable,
+    TfleaseError,
+    TrainingFailed,
+)
+from coordinator.core.model import Roles
+
+if TYPE_CHECKING:
+    from coordinator.spark.cluster import TFCluster
+    from coordinator.spark.options import InputMode
+    from coordinator.spark.results import RunResult
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CoordinatorUnavailable",
+    "FeatureUnavailable",
+    "InputMode",
+    "InvalidRun",
+    "NotEnoughSlots",
+    "PayloadNotPicklable",
+    "ReleaseUnproven",
+    "ReservationTimeout",
+    "Roles",
+    "RunCancelled",
+    "RunResult",
+    "SparkUnusable",
+    "TFCluster",
+    "TfleaseError",
+    "TrainingFailed",
+]
+
+_LAZY = {
+    "InputMode": "coordinator.spark.options",
+    "RunResult": "coordinator.spark.results",
+    "TFCluster": "coordinator.spark.cluster",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Spark's side is loaded when it is first asked for."""
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,151 @@
+"""What can happen to the coordinator: one class per outcome.
+
+``handle(event, now)`` takes these. An event that is refused raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coordinator.core.model import (
+    Endpoint,
+    ExecutorInfo,
+    ExitReport,
+    IncarnationId,
+    MemberId,
+    RunId,
+    RunSpec,
+    Slots,
+    TaskState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCreated:
+    """A client asked for a run; the caller chose an id that was never used."""
+
+    run_id: RunId
+    spec: RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody wants the run to end. ``grace`` (seconds) replaces each role's."""
+
+    run_id: RunId
+    reason: str
+    grace: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLost:
+    """The process that owns the run is gone."""
+
+    run_id: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingReported:
+    """What Spark says of slots and of members' tasks."""
+
+    run_id: RunId
+    slots: Slots
+    tasks: Mapping[MemberId, TaskState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationRequested:
+    """An agent claims a slot."""
+
+    run_id: RunId
+    member: MemberId
+    incarnation: IncarnationId
+    executor: ExecutorInfo
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _FromMember:
+    run_id: RunId
+    member: MemberId
+    incarnation: IncarnationId
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened(_FromMember):
+    """An agent attends."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed(_FromMember):
+    """An agent's stream ended; that alone decides nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(_FromMember):
+    """A beat."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReady(_FromMember):
+    """The member's process has imported what it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class MainEntered(_FromMember):
+    """The user's function was entered."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressMade(_FromMember):
+    """The user's function told how far it is."""
+
+    generation: int
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded(_FromMember):
+    """The member's process ended, or it never had one and its sentinel is leaving."""
+
+    generation: int
+    report: ExitReport
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorPaused:
+    """The coordinator itself did not run for so many seconds: nobody else is to blame."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The deadline that ``next_deadline`` told has come (or time simply went by)."""
+
+
+Event = (
+    RunCreated
+    | StopRequested
+    | OwnerLost
+    | SchedulingReported
+    | ReservationRequested
+    | SessionOpened
+    | SessionClosed
+    | Heard
+    | ProcessReady
+    | MainEntered
+    | ProgressMade
+    | ProcessEnded
+    | CoordinatorPaused
+    | TimePassed
+)
+
+MemberEvent = (
+    SessionOpened | SessionClosed | Heard | ProcessReady | MainEntered | ProgressMade | ProcessEnded
+)

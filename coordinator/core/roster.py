@@ -1,0 +1,88 @@
+"""Which Spark partition is which role and index: deterministic, so that a retried task of Spark
+claims the same slot again (R3), whatever executor it lands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from coordinator.core.errors import ExecutorUnfit
+from coordinator.core.model import (
+    ClusterSpec,
+    Endpoint,
+    ExecutorInfo,
+    MemberId,
+    MemberView,
+    Role,
+    Roles,
+    RunSpec,
+)
+
+MAX_JOBS = 64
+"""One Spark job for each member up to here; beyond it members share jobs (DESIGN section 8)."""
+
+_ORDER = (Role.CHIEF, Role.PS, Role.WORKER, Role.EVALUATOR)
+
+
+def members(roles: Roles) -> tuple[MemberId, ...]:
+    """All slots of a run, in the order in which they are launched."""
+    return tuple(MemberId(role, index) for role in _ORDER for index in range(roles.count(role)))
+
+
+def jobs(roles: Roles, max_jobs: int = MAX_JOBS) -> tuple[tuple[MemberId, ...], ...]:
+    """The members of each Spark job; partition ``k`` of a job is its ``k``-th member."""
+    slots = members(roles)
+    count = min(len(slots), max_jobs)
+    size, larger = divmod(len(slots), count)
+    chunks: list[tuple[MemberId, ...]] = []
+    start = 0
+    for number in range(count):
+        end = start + size + (1 if number < larger else 0)
+        chunks.append(slots[start:end])
+        start = end
+    return tuple(chunks)
+
+
+def check_fitness(spec: RunSpec, executor: ExecutorInfo) -> None:
+    """Raises ExecutorUnfit when no member of the run can live on this executor."""
+    wanted, found = spec.python_version, executor.python_version
+    if wanted and found and found.split(".")[:2] != wanted.split(".")[:2]:
+        raise ExecutorUnfit(
+            f"{executor} runs Python {found}, the driver {wanted}: set PYSPARK_PYTHON on the "
+            "executors to the same minor version",
+            {"executor_python": found, "driver_python": wanted},
+        )
+
+
+def cluster_spec(endpoints: Iterable[tuple[MemberId, Endpoint]]) -> ClusterSpec:
+    """TensorFlow's cluster spec; every index of a role must be there."""
+    jobs: dict[str, dict[int, str]] = {}
+    for member, endpoint in endpoints:
+        jobs.setdefault(member.role.value, {})[member.index] = endpoint.address
+    spec: dict[str, tuple[str, ...]] = {}
+    for role in Role:
+        by_index = jobs.get(role.value)
+        if by_index is not None:
+            spec[role.value] = tuple(by_index[index] for index in range(len(by_index)))
+    return spec
+
+
+def address_problem(members: Iterable[MemberView]) -> str:
+    """What is wrong with a gang's addresses, or "": TensorFlow would only hang on an address
+    that others cannot reach, or that two members share (R9)."""
+    all_members = list(members)
+    hosts = {member.executor.boot_id for member in all_members if member.executor is not None}
+    taken: dict[str, MemberId] = {}
+    for member in all_members:
+        if member.endpoint is None:
+            continue
+        address = member.endpoint.address
+        if len(hosts) > 1 and member.endpoint.is_loopback:
+            return (
+                f"{member.id} on {member.executor} advertises {address}, which members on other "
+                "hosts cannot reach: set spark.driver.host to an address that executors route to "
+                "over the network"
+            )
+        if address in taken:
+            return f"{taken[address]} and {member.id} both advertise {address}"
+        taken[address] = member.id
+    return ""

@@ -1,0 +1,375 @@
+"""One run: the state machine behind ``TFCluster.run``. Driven by ``machine`` alone.
+
+Every event of a member carries its incarnation and, once there is one, its generation; what comes
+from an older one changes nothing (R3). A refused event raises before anything is changed.
+"""
+
+from __future__ import annotations
+
+from coordinator.core import completion, diagnosis, events, roster, verdict
+from coordinator.core.effects import (
+    Effect,
+    Granted,
+    Noted,
+    RunChanged,
+    SendStart,
+    SendStop,
+    StandBy,
+)
+from coordinator.core.ending import Ending, Kind
+from coordinator.core.errors import InvalidReservation, RunOver, StaleIncarnation
+from coordinator.core.liveness import SilenceWatch
+from coordinator.core.member import Member
+from coordinator.core.model import (
+    Cause,
+    ClusterSpec,
+    ExitReport,
+    Failure,
+    MemberPhase,
+    RunId,
+    RunPhase,
+    RunSpec,
+    RunView,
+    Slots,
+)
+from coordinator.core.transitions import MemberTrigger, RunTrigger, next_run_phase
+
+STAND_BY_DELAY = 2.0
+"""Seconds after which an attempt that stands by asks again."""
+
+_NEVER = float("inf")
+_ENDED = {
+    Kind.WELL: RunTrigger.ENDED_WELL,
+    Kind.FAILED: RunTrigger.ENDED_FAILED,
+    Kind.CANCELLED: RunTrigger.ENDED_CANCELLED,
+}
+_VACATING = frozenset({Cause.PREEMPTED, Cause.AGENT_LOST, Cause.STOPPED})
+"""Ends that say nothing of the program: while the gang forms, another attempt may take over."""
+
+
+class Run:
+    """Mutable state of one run."""
+
+    def __init__(self, run_id: RunId, spec: RunSpec, now: float) -> None:
+        self.run_id = run_id
+        self.spec = spec
+        self.phase = RunPhase.FORMING
+        self.generation = 0
+        self.revision = 1
+        self.created_at = now
+        self._members = {slot: Member(slot, now) for slot in roster.members(spec.roles)}
+        self._silence = SilenceWatch(self._members.values(), spec)
+        self._forming_deadline = now + spec.reservation_timeout
+        self._cluster_spec: ClusterSpec = {}
+        self._ending: Ending | None = None
+        self._settled = False
+        self._slots = Slots()
+
+    # -- events of the owner ---------------------------------------------------------------
+
+    def stop(self, reason: str, grace: float | None, now: float) -> list[Effect]:
+        """Somebody wants the end. The first reason stays; a second wish may only hurry."""
+        if self.phase.is_terminal:
+            return []
+        if self._ending is not None:
+            hurried = self._ending.hurry(grace, now) if grace is not None else []
+            return [*map(self._stop_command, hurried), *self._go_on(now)]
+        return self._end(Kind.CANCELLED, RunTrigger.STOP_ASKED, reason, now, grace=grace)
+
+    def report_scheduling(self, event: events.SchedulingReported, now: float) -> list[Effect]:
+        """Spark's word: it feeds the diagnosis, and ends the wait for a task that never comes."""
+        if self.phase.is_terminal:
+            return []
+        self._slots = event.slots
+        for slot, task in event.tasks.items():
+            member = self._members.get(slot)
+            if member is not None:
+                member.task = task
+        if self.phase is RunPhase.FORMING:
+            for member in self._members.values():
+                if member.task.failed and member.phase is MemberPhase.EXPECTED:
+                    return self._fail_task(member, now)
+        return self._changed()
+
+    def _fail_task(self, member: Member, now: float) -> list[Effect]:
+        text = f"Spark gave up the task of {member.id}: {member.task.message}"
+        failure = Failure(Cause.TASK_FAILED, text, member.id, member.exit)
+        return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
+
+    # -- events of a member ----------------------------------------------------------------
+
+    def reserve(self, event: events.ReservationRequested, now: float) -> list[Effect]:
+        """A task attempt claims its slot."""
+        member = self._members.get(event.member)
+        if member is None:
+            raise InvalidReservation(f"run {self.run_id} has no {event.member}")
+        if self.phase not in (RunPhase.FORMING, RunPhase.RUNNING):
+            raise RunOver(f"run {self.run_id} is {self.phase.value}: nothing to join")
+        roster.check_fitness(self.spec, event.executor)
+        if member.incarnation == event.incarnation and member.is_watched:
+            member.last_heard_at = max(member.last_heard_at, now)
+            return [Granted(self.run_id, member.id, event.incarnation)]
+        if member.has_been_held_by(event.incarnation):  # its process is gone: never a re-grant
+            raise StaleIncarnation(f"{event.incarnation} held {event.member} and is over")
+        vacant = member.phase in (MemberPhase.EXPECTED, MemberPhase.FENCED)
+        if self.phase is not RunPhase.FORMING or not vacant:
+            holder = f"{member.incarnation} on {member.executor}, {member.phase.value}"
+            return [StandBy(self.run_id, member.id, event.incarnation, holder, STAND_BY_DELAY)]
+        member.reserve(event.incarnation, event.executor, event.endpoint, now)
+        self._silence.expect(member)
+        return [Granted(self.run_id, member.id, event.incarnation), *self._changed()]
+
+    def attend(self, event: events.MemberEvent, now: float) -> list[Effect]:
+        """Something from the holder of a slot."""
+        member = self._members.get(event.member)
+        if member is None or member.incarnation != event.incarnation:
+            raise StaleIncarnation(
+                f"{event.member} of run {self.run_id} is not held by {event.incarnation}"
+            )
+        if isinstance(event, events.SessionClosed):
+            return []  # often our own transport's word: no sign of life
+        if member.phase is not MemberPhase.LOST or self.phase is RunPhase.FORMING:
+            member.last_heard_at = max(member.last_heard_at, now)  # else its fence never came
+        if isinstance(event, events.ProcessEnded):  # never a return: it says that it is gone
+            return self._ended(member, event, now)
+        effects = self._return_if_lost(member, now)
+        match event:
+            case events.Heard():
+                return effects
+            case events.SessionOpened():
+                return effects + self._command_again(member)
+            case events.ProcessReady():
+                return effects + self._ready(member, now)
+            case events.MainEntered(generation=generation):
+                return effects + self._entered(member, generation, now)
+            case events.ProgressMade():
+                return effects + self._progress(member, event)
+            case _:
+                raise AssertionError(f"unknown event {event!r}")
+
+    def _return_if_lost(self, member: Member, now: float) -> list[Effect]:
+        if member.phase is not MemberPhase.LOST or self.phase is not RunPhase.FORMING:
+            return []
+        member.move(
+            MemberTrigger.RETURN_READY if member.is_ready else MemberTrigger.RETURN_RESERVED, now
+        )
+        self._silence.expect(member)
+        return [*self._changed(), *self._form_if_ready(now)]
+
+    def _command_again(self, member: Member) -> list[Effect]:
+        """A session may have been lost with a command in it; commands are idempotent."""
+        if member.stop_sent or not member.is_watched:
+            return [self._stop_command(member)]
+        if member.phase is MemberPhase.STARTING:
+            return [self._start_command(member)]
+        return []
+
+    def _ready(self, member: Member, now: float) -> list[Effect]:
+        member.is_ready = True
+        if member.phase is not MemberPhase.RESERVED:
+            return []
+        member.move(MemberTrigger.READY, now)
+        return [*self._changed(), *self._form_if_ready(now)]
+
+    def _entered(self, member: Member, generation: int, now: float) -> list[Effect]:
+        if generation != self.generation or member.phase is not MemberPhase.STARTING:
+            return []
+        member.move(MemberTrigger.ENTER, now)
+        self._clear_forming_deadline()
+        return self._changed()
+
+    def _clear_forming_deadline(self) -> None:
+        starting = any(m.phase is MemberPhase.STARTING for m in self._members.values())
+        if self.phase is RunPhase.RUNNING and not starting:
+            self._forming_deadline = _NEVER
+
+    def _progress(self, member: Member, event: events.ProgressMade) -> list[Effect]:
+        if event.generation != self.generation or not member.phase.is_live:
+            return []
+        member.step, member.metrics = event.step, dict(event.metrics)
+        return self._changed()
+
+    def _ended(self, member: Member, event: events.ProcessEnded, now: float) -> list[Effect]:
+        if event.generation not in (0, self.generation) or not member.is_watched:
+            return []
+        report = event.report
+        if self._ending is None:
+            forming = self.phase is RunPhase.FORMING
+            report = verdict.unasked(report, event.generation, forming=forming)
+        member.exit = report
+        if self.phase is RunPhase.FORMING and report.cause in _VACATING:
+            member.move(MemberTrigger.VACATE, now)
+            if member.task.failed:
+                return self._fail_task(member, now)
+            return self._changed()
+        stopped = report.cause is Cause.STOPPED
+        member.move(MemberTrigger.STOP if stopped else MemberTrigger.EXIT, now)
+        return self._member_settled(member, report, now)
+
+    # -- the gang --------------------------------------------------------------------------
+
+    def _form_if_ready(self, now: float) -> list[Effect]:
+        members = list(self._members.values())
+        if any(member.phase is not MemberPhase.READY for member in members):
+            return []
+        problem = roster.address_problem(member.view() for member in members)
+        if problem:
+            failure = Failure(Cause.TASK_FAILED, problem)
+            return self._end(Kind.FAILED, RunTrigger.FAILED, problem, now, failure=failure)
+        self.generation += 1
+        self.phase = next_run_phase(self.phase, RunTrigger.GANG_READY)
+        self._cluster_spec = roster.cluster_spec(
+            (member.id, member.endpoint) for member in members if member.endpoint is not None
+        )
+        for member in members:
+            member.move(MemberTrigger.START, now)
+        return [*self._changed(), *(self._start_command(member) for member in members)]
+
+    def _start_command(self, member: Member) -> SendStart:
+        assert member.incarnation is not None
+        return SendStart(
+            self.run_id, member.id, member.incarnation, self.generation, self._cluster_spec
+        )
+
+    def _stop_command(self, member: Member) -> SendStop:
+        """To a member of a run that goes on, only a fenced one: it has no time left."""
+        assert member.incarnation is not None
+        reason = self._ending.reason if self._ending is not None else "fenced"
+        grace = self._ending.grace_of(member) if self._ending is not None else 0.0
+        return SendStop(self.run_id, member.id, member.incarnation, self.generation, reason, grace)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _member_settled(self, member: Member, report: ExitReport, now: float) -> list[Effect]:
+        if self._ending is None and report.cause.is_failure:
+            reason = f"{member.id} failed: {report.cause.value}"
+            return self._end(Kind.FAILED, RunTrigger.FAILED, reason, now, first=member)
+        if self._ending is not None:
+            self._ending.observe(member, report, now)
+            return self._go_on(now)
+        self._clear_forming_deadline()
+        causes = {slot: other.cause for slot, other in self._members.items()}
+        if completion.is_complete(self.spec, causes):
+            return self._end(Kind.WELL, RunTrigger.COMPLETED, "training is complete", now)
+        return self._changed()
+
+    def _end(
+        self,
+        kind: Kind,
+        trigger: RunTrigger,
+        reason: str,
+        now: float,
+        *,
+        grace: float | None = None,
+        failure: Failure | None = None,
+        first: Member | None = None,
+    ) -> list[Effect]:
+        self.phase = next_run_phase(self.phase, trigger)
+        self._forming_deadline = _NEVER
+        members = list(self._members.values())
+        self._ending = Ending(self.spec, members, kind, reason, grace, failure)
+        # What had ended before counts too, but the first cause first: others were being replaced.
+        for member in sorted(members, key=lambda member: member is not first):
+            if member.is_settled and member.exit is not None:
+                self._ending.observe(member, member.exit, now)
+        return [Noted(self.run_id, f"{kind.value}: {reason}"), *self._go_on(now)]
+
+    def _go_on(self, now: float) -> list[Effect]:
+        assert self._ending is not None
+        effects: list[Effect] = [*map(self._stop_command, self._ending.advance(now))]
+        self._silence.rearm()
+        members = self._members.values()
+        if not self._settled and all(member.is_settled for member in members):
+            self._settled = True
+            self._ending.settle()
+        if all(member.phase.has_ended for member in members):
+            self.phase = next_run_phase(self.phase, _ENDED[self._ending.kind])
+        return effects + self._changed()
+
+    # -- time ------------------------------------------------------------------------------
+
+    def pass_time(self, now: float) -> list[Effect]:
+        """Deadlines that have come."""
+        effects: list[Effect] = []
+        for member in self._silence.due(now):
+            if self._silence.is_due(member, now):  # still: the one before may have moved it
+                effects += self._silent(member, now)
+        self._silence.rearm()
+        if now >= self._forming_deadline and self._ending is None:
+            effects += self._time_out(now)
+        if self._ending is not None and not self.phase.is_terminal:
+            effects += self._go_on(now)
+        return effects
+
+    def _silent(self, member: Member, now: float) -> list[Effect]:
+        if member.phase is MemberPhase.LOST:
+            member.move(MemberTrigger.FENCE, now)
+            return self._changed()
+        silence = now - member.last_heard_at
+        member.move(MemberTrigger.LOSE, now)
+        text = (
+            f"its agent was not heard of for {silence:.0f} s: the host, the network or the agent "
+            f"is gone; log and tombstone, if any: {member.executor and member.executor.directory}"
+        )
+        member.exit = ExitReport(Cause.LOST_CONTACT, message=text)
+        if self.phase is RunPhase.FORMING:
+            return self._changed()
+        return self._member_settled(member, member.exit, now)
+
+    def _time_out(self, now: float) -> list[Effect]:
+        waiting = "; ".join(diagnosis.explain(self.view(now), now))
+        text = (
+            f"the members were not all running within {self.spec.reservation_timeout:g} s. "
+            f"Waiting for {waiting}"
+        )
+        failure = Failure(Cause.TASK_FAILED, text)
+        return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
+
+    def next_deadline(self) -> float:
+        """When ``pass_time`` must be called at the latest; infinity after the end."""
+        if self.phase.is_terminal:
+            return _NEVER
+        ending = self._ending.next_deadline() if self._ending is not None else _NEVER
+        return min(self._forming_deadline, self._silence.next_at, ending)
+
+    def extend(self, seconds: float) -> None:
+        """The coordinator itself was away: extend everybody."""
+        self._silence.extend(seconds)
+        self._forming_deadline += seconds
+        if self._ending is not None:
+            self._ending.extend(seconds)
+
+    # -- views -----------------------------------------------------------------------------
+
+    def _changed(self) -> list[Effect]:
+        self.revision += 1
+        return [RunChanged(self.run_id)]
+
+    def view(self, now: float) -> RunView:
+        """A frozen copy, without the diagnosis (``machine`` adds it)."""
+        return RunView(
+            run_id=self.run_id,
+            spec=self.spec,
+            phase=self.phase,
+            generation=self.generation,
+            members=tuple(member.view() for member in self._members.values()),
+            created_at=self.created_at,
+            revision=self.revision,
+            failure=self._ending.failure if self._ending else None,
+            stop_reason=self._ending.reason if self._ending else "",
+            settled=self._settled,
+            slots=self._slots,
+        )
+
+    def check_invariants(self) -> None:
+        """What must hold between events. Raises AssertionError."""
+        members = list(self._members.values())
+        if self.phase.is_terminal:
+            assert self._settled
+            assert all(member.phase.has_ended for member in members), "live member, ended run"
+        else:
+            assert self.phase is RunPhase.RUNNING or self.next_deadline() < _NEVER, "no deadline"
+        for member in members:
+            if member.is_watched:
+                assert member.incarnation is not None
+                assert self._silence.next_at < _NEVER, f"{member.id} is not watched"

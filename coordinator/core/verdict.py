@@ -1,0 +1,111 @@
+"""Who is to blame when several members fail (E2).
+
+*Peer lost* is what innocents raise, often before the culprit's own end is seen (FACTS section 2),
+so it never outranks a primary cause; nor does what happened to a member after it was told to
+stop outrank what happened before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from coordinator.core.model import Cause, ExecutorInfo, ExitReport, Failure, MemberId, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One member's end, in the order of observation."""
+
+    member: MemberId
+    report: ExitReport
+    executor: ExecutorInfo | None
+    after_stop: bool
+
+
+def is_primary(report: ExitReport) -> bool:
+    """True for a failure that explains others, False for one that others explain."""
+    return report.cause.is_failure and report.cause is not Cause.PEER_LOST
+
+
+def unasked(report: ExitReport, generation: int, *, forming: bool) -> ExitReport:
+    """How an end counts that nobody asked for. Success needs that there was something to do
+    (``generation`` 0: the process was never started), and who stops by itself in a gang at work
+    (an agent that fenced itself, say) leaves the others alone."""
+    if report.cause is Cause.COMPLETED and generation == 0:
+        text = "its process ended before main_fun was entered"
+        return replace(report, cause=Cause.EXIT_CODE, message=report.message or text)
+    if report.cause is Cause.STOPPED and not forming:
+        text = f"it was stopped, and not by the coordinator: {report.reason or report.message}"
+        return replace(report, cause=Cause.LOST_CONTACT, message=text)
+    return report
+
+
+def decide(ends: Sequence[Observed]) -> Failure | None:
+    """The failure to raise, or None when nobody failed."""
+    failed = [end for end in ends if end.report.cause.is_failure]
+    if not failed:
+        return None
+    first = min(failed, key=_rank)  # min keeps the earliest among equals
+    summary = sentence(first)
+    if first.report.cause is Cause.PEER_LOST:
+        summary += _missing_culprit(ends)
+    return Failure(
+        cause=first.report.cause,
+        summary=summary,
+        member=first.member,
+        exit=first.report,
+        others=tuple(sentence(end) for end in failed if end is not first),
+    )
+
+
+def _rank(end: Observed) -> tuple[bool, bool]:
+    return (end.after_stop, not is_primary(end.report))
+
+
+def _missing_culprit(ends: Sequence[Observed]) -> str:
+    early = [
+        str(end.member)
+        for end in ends
+        if end.report.cause is Cause.COMPLETED and end.member.role is Role.PS
+    ]
+    if early:
+        return (
+            f". {', '.join(early)} had returned by then: main_fun of a ps must serve until it is "
+            "told to stop (ctx.serve_forever())"
+        )
+    return ". No member failed by itself: one may hang, or the network between them may be cut"
+
+
+def sentence(end: Observed) -> str:
+    """What happened to one member, and where."""
+    where = f" on {end.executor}" if end.executor else ""
+    return f"{end.member}{where} {_what(end.report)}"
+
+
+def _what(report: ExitReport) -> str:
+    match report.cause:
+        case Cause.USER_EXCEPTION:
+            return f"raised {report.exception_type}: {report.message}"
+        case Cause.EXIT_CODE:
+            return f"ended with exit code {report.exit_code}{_suffix(report.message)}"
+        case Cause.KILLED_BY_SIGNAL:
+            return f"was killed by signal {report.signal}{_suffix(report.message)}"
+        case Cause.OUT_OF_MEMORY:
+            return (
+                "was killed because its memory limit was reached "
+                f"(its own peak was {report.max_rss_bytes / 2**20:.0f} MiB): "
+                "raise the executor's memory overhead"
+            )
+        case Cause.LOST_CONTACT:
+            return f"was lost: {report.message}"
+        case Cause.PREEMPTED:
+            return f"lost its Spark task ({report.reason or report.message})"
+        case Cause.PEER_LOST:
+            return f"lost a peer: {report.exception_type}: {report.message}"
+        case _:
+            return f"{report.cause.value}{_suffix(report.message or report.reason)}"
+
+
+def _suffix(text: str) -> str:
+    return f": {text}" if text else ""

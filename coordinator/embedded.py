@@ -1,0 +1,178 @@
+"""The embedded coordinator: a process of its own beside the driver, gone when the driver is.
+
+``python -m coordinator.embedded`` reads one line of JSON (``EmbeddedConfig``) from standard input,
+which stays open as the driver's lifeline, and answers with one line on standard output:
+``{"port": ...}`` or ``{"error": ...}``. The token arrives that way too: never in argv or the
+environment.
+
+The driver may hold the GIL for a minute, fork, or be killed: none of it may cost a heartbeat or
+leave a member. When the driver is gone (pidfd, or the end of the lifeline) members are told to
+stop, and the process ends when they have, or when the time for it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+
+from coordinator.core import events
+from coordinator.core.errors import TfleaseError
+from coordinator.core.liveness import STOP_BOUND
+from coordinator.engine import Engine
+from coordinator.server import Server
+
+_log = logging.getLogger("tflease.coordinator")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedConfig:
+    """What the driver tells its coordinator. ``port`` 0: any that is free."""
+
+    token: str
+    driver_pid: int
+    host: str = "127.0.0.1"
+    port: int = 0
+    log_level: str = "WARNING"
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> EmbeddedConfig:
+        """Raises ValueError."""
+        try:
+            config = cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"broken configuration: {error}") from None
+        for item in fields(cls):
+            kind = int if item.name in ("driver_pid", "port") else str
+            if type(getattr(config, item.name)) is not kind:
+                raise ValueError(f"broken configuration: {item.name} is not {kind.__name__}")
+        if not config.token:
+            raise ValueError("broken configuration: the token is empty")
+        if config.driver_pid <= 0 or not 0 <= config.port < 65536:
+            raise ValueError("broken configuration: driver_pid or port is out of range")
+        if config.log_level not in logging.getLevelNamesMapping():
+            raise ValueError(f"broken configuration: no log level {config.log_level!r}")
+        return config
+
+
+class _Ending:
+    """Why the process should end; the first reason stays."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._asked = asyncio.Event()
+
+    def ask(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+        self._asked.set()
+
+    async def wait(self) -> str:
+        await self._asked.wait()
+        return self._reason or ""
+
+
+def _watch_driver(pid: int, ending: _Ending) -> int:
+    """Watches the driver; returns the pidfd. The driver is our parent, so its pid cannot have
+    been reused as long as it still is. Raises ProcessLookupError when it is not."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(pid)
+    if os.getppid() != pid:
+        os.close(pidfd)
+        raise ProcessLookupError
+    loop.add_reader(pidfd, ending.ask, "the driver process is gone")
+    loop.add_reader(0, _lifeline, ending)
+    return pidfd
+
+
+def _lifeline(ending: _Ending) -> None:
+    if not os.read(0, 4096):
+        asyncio.get_running_loop().remove_reader(0)
+        ending.ask("the driver closed its coordinator")
+
+
+async def _run(config: EmbeddedConfig) -> int:
+    ending = _Ending()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.ask, f"the coordinator got {number.name}")
+    try:
+        pidfd = _watch_driver(config.driver_pid, ending)
+    except ProcessLookupError:
+        _log.error("driver %d is gone, or did not start this process", config.driver_pid)
+        return 1
+    server = Server(Engine(), config.token)
+    try:
+        port = await server.start(config.host, config.port)
+    except TfleaseError as error:
+        _answer({"error": error.message})
+        return 1
+    _answer({"port": port})
+    reason = await ending.wait()
+    loop.remove_reader(pidfd)
+    os.close(pidfd)
+    await _stop_runs(server.engine, reason)
+    await server.stop()
+    return 0
+
+
+def _answer(message: dict[str, object]) -> None:
+    """The one line that the driver waits for; nothing else is ever written there."""
+    with suppress(BrokenPipeError):  # the driver is gone: its watch ends us
+        os.write(1, (json.dumps(message) + "\n").encode())
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+async def _stop_runs(engine: Engine, reason: str) -> None:
+    """On return every run has ended, or had the time to."""
+    longest = 0.0
+    for view in engine.views():
+        if not view.phase.is_terminal:
+            longest = max(longest, *view.spec.grace.values())
+            engine.feed(events.OwnerLost(view.run_id, reason))
+    try:
+        # Three stages: those that train, evaluators, parameter servers.
+        async with asyncio.timeout(3 * (longest + STOP_BOUND)):
+            await engine.all_ended()
+    except TimeoutError:
+        _log.error("members did not end in time; their agents stop them by themselves")
+
+
+def _read_config() -> EmbeddedConfig:
+    """Byte by byte up to the end of the line: the lifeline must keep what follows."""
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = os.read(0, 1)
+        if not chunk:
+            raise ValueError("standard input ended before the configuration")
+        line += chunk
+    return EmbeddedConfig.from_json(line.decode())
+
+
+def main() -> int:
+    """The process. Ignores the terminal's signals: the driver decides, or its end does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        config = _read_config()
+    except ValueError as error:
+        print(f"coordinator.embedded: {error}; it is started by TFCluster.run", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=config.log_level, format="tflease coordinator: %(levelname)s: %(message)s"
+    )
+    return asyncio.run(_run(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

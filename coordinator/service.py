@@ -1,0 +1,257 @@
+"""The gRPC services: protobuf in, events to the engine, protobuf out. No decisions here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from coordinator import wire
+from coordinator.core import effects, events
+from coordinator.core.errors import InvalidReservation, InvalidRun
+from coordinator.core.model import IncarnationId, MemberId, RunId, Slots, TaskState
+from coordinator.engine import Engine
+from coordinator.v1 import reservation_service_pb2 as reservation_pb
+from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
+from coordinator.v1 import run_service_pb2 as run_pb
+from coordinator.v1 import run_service_pb2_grpc as run_grpc
+
+HELLO_TIMEOUT = 10.0
+"""Seconds that a new session has for its first message."""
+
+
+class RunService(run_grpc.RunServiceServicer):
+    """The owner's side."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def CreateRun(
+        self, request: run_pb.CreateRunRequest, context: Any
+    ) -> run_pb.CreateRunResponse:
+        if not request.HasField("spec"):
+            raise InvalidRun("the request has no spec")
+        run_id = self._engine.create_run(request.request_id, wire.spec_from_pb(request.spec))
+        return run_pb.CreateRunResponse(run=self._run(run_id))
+
+    async def GetRun(self, request: run_pb.GetRunRequest, context: Any) -> run_pb.GetRunResponse:
+        return run_pb.GetRunResponse(run=self._run(RunId(request.run_id)))
+
+    async def ListRuns(
+        self, request: run_pb.ListRunsRequest, context: Any
+    ) -> run_pb.ListRunsResponse:
+        offset = self._engine.wall_offset
+        runs = [wire.run_to_pb(view, offset) for view in self._engine.views()]
+        return run_pb.ListRunsResponse(runs=runs)
+
+    async def WatchRun(
+        self, request: run_pb.WatchRunRequest, context: Any
+    ) -> AsyncGenerator[run_pb.WatchRunResponse, None]:
+        async with aclosing(self._engine.watch(RunId(request.run_id))) as views:
+            async for view in views:
+                yield run_pb.WatchRunResponse(run=wire.run_to_pb(view, self._engine.wall_offset))
+
+    async def StopRun(self, request: run_pb.StopRunRequest, context: Any) -> run_pb.StopRunResponse:
+        grace = request.grace_seconds if request.HasField("grace_seconds") else None
+        if grace is not None and (math.isnan(grace) or grace < 0):
+            raise InvalidRun(f"grace_seconds={grace}: must be 0 or more")
+        run_id = RunId(request.run_id)
+        reason = request.reason or "somebody asked for it"
+        self._engine.feed(events.StopRequested(run_id, reason, grace))
+        return run_pb.StopRunResponse(run=self._run(run_id))
+
+    async def ReportScheduling(
+        self, request: run_pb.ReportSchedulingRequest, context: Any
+    ) -> run_pb.ReportSchedulingResponse:
+        tasks = {
+            wire.member_id_from_pb(task.member): TaskState(task.running, task.failed, task.message)
+            for task in request.tasks
+        }
+        slots = Slots(request.total_slots, request.busy_slots)
+        self._engine.feed(events.SchedulingReported(RunId(request.run_id), slots, tasks))
+        return run_pb.ReportSchedulingResponse()
+
+    def _run(self, run_id: RunId) -> Any:
+        return wire.run_to_pb(self._engine.view(run_id), self._engine.wall_offset)
+
+
+class ReservationService(reservation_grpc.ReservationServiceServicer):
+    """The members' side."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._packed: tuple[object, bytes] = (None, b"")
+
+    async def Reserve(
+        self, request: reservation_pb.ReserveRequest, context: Any
+    ) -> reservation_pb.ReserveResponse:
+        if not request.incarnation:
+            raise InvalidReservation("the request names no incarnation")
+        run_id = RunId(request.run_id)
+        done = self._engine.feed(
+            events.ReservationRequested(
+                run_id=run_id,
+                member=wire.member_id_from_pb(request.member),
+                incarnation=IncarnationId(request.incarnation),
+                executor=wire.executor_from_pb(request.executor),
+                endpoint=wire.endpoint_from_pb(request.endpoint),
+            )
+        )
+        spec = self._engine.view(run_id).spec
+        response = reservation_pb.ReserveResponse(
+            beat_interval=wire.duration(spec.beat_interval),
+            fence_timeout=wire.duration(spec.fence_timeout),
+        )
+        match done[0]:
+            case effects.Granted():
+                response.outcome = reservation_pb.ReserveResponse.OUTCOME_GRANTED
+            case effects.StandBy(holder=holder, delay=delay):
+                response.outcome = reservation_pb.ReserveResponse.OUTCOME_STAND_BY
+                response.holder = holder
+                response.retry_delay.CopyFrom(wire.duration(delay))
+            case other:
+                raise AssertionError(f"a reservation was answered by {other!r}")
+        return response
+
+    async def Attend(self, request_iterator: Any, context: Any) -> None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                first = await context.read()
+        except TimeoutError:
+            raise InvalidReservation(
+                f"a session must begin with a hello; none came within {HELLO_TIMEOUT:g} s"
+            ) from None
+        hello = getattr(first, "hello", None)
+        if hello is None or not hello.incarnation:
+            raise InvalidReservation("the first message of a session must be a hello")
+        session = _Session(
+            RunId(hello.run_id), wire.member_id_from_pb(hello.member), hello.incarnation
+        )
+        key = (session.run_id, session.member, session.incarnation)
+        self._engine.open_session(*key, session)
+        session.acknowledge(first.sequence)
+        try:
+            await self._serve(session, context)
+        finally:
+            self._engine.close_session(*key, session)
+
+    async def _serve(self, session: _Session, context: Any) -> None:
+        """Until the member leaves, another session takes over, or a message is refused; what was
+        acknowledged last still goes out. Raises what a message was refused with."""
+        reader = asyncio.create_task(self._read(session, context))
+        reader.add_done_callback(lambda _: session.close())
+        try:
+            await self._write(session, context)
+        finally:
+            reader.cancel()
+            [refusal] = await asyncio.gather(reader, return_exceptions=True)
+        if isinstance(refusal, Exception):
+            raise refusal
+
+    async def _read(self, session: _Session, context: Any) -> None:
+        while isinstance(message := await context.read(), reservation_pb.AttendRequest):
+            event = _event_from(message, session)
+            if event is not None:
+                self._engine.feed(event)
+            session.acknowledge(message.sequence)
+
+    async def _write(self, session: _Session, context: Any) -> None:
+        while not session.is_drained:
+            await session.wait()
+            for command in session.take_commands():
+                await context.write(self._command(command))
+            sequence = session.take_acknowledgement()
+            if sequence is not None:
+                acknowledgement = reservation_pb.Acknowledgement(sequence=sequence)
+                await context.write(reservation_pb.AttendResponse(acknowledgement=acknowledgement))
+
+    def _command(
+        self, command: effects.SendStart | effects.SendStop
+    ) -> reservation_pb.AttendResponse:
+        if isinstance(command, effects.SendStart):
+            if self._packed[0] is not command.spec:
+                self._packed = (command.spec, wire.pack_cluster_spec(command.spec))
+            start = reservation_pb.StartCommand(
+                generation=command.generation, cluster_spec_zlib=self._packed[1]
+            )
+            return reservation_pb.AttendResponse(start=start)
+        stop = reservation_pb.StopCommand(
+            generation=command.generation,
+            reason=command.reason,
+            grace=wire.duration(command.grace),
+        )
+        return reservation_pb.AttendResponse(stop=stop)
+
+
+class _Session:
+    """What is to be written to one member: commands in order, acknowledgements latest wins."""
+
+    def __init__(self, run_id: RunId, member: MemberId, incarnation: str) -> None:
+        self.run_id = run_id
+        self.member = member
+        self.incarnation = IncarnationId(incarnation)
+        self._commands: deque[effects.SendStart | effects.SendStop] = deque()
+        self._sequence: int | None = None
+        self._closed = False
+        self._something = asyncio.Event()
+
+    def send(self, command: effects.SendStart | effects.SendStop) -> None:
+        self._commands.append(command)
+        self._something.set()
+
+    def acknowledge(self, sequence: int) -> None:
+        self._sequence = sequence
+        self._something.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._something.set()
+
+    @property
+    def is_drained(self) -> bool:
+        return self._closed and not self._commands and self._sequence is None
+
+    async def wait(self) -> None:
+        await self._something.wait()
+        self._something.clear()
+
+    def take_commands(self) -> list[effects.SendStart | effects.SendStop]:
+        taken = list(self._commands)
+        self._commands.clear()
+        return taken
+
+    def take_acknowledgement(self) -> int | None:
+        taken, self._sequence = self._sequence, None
+        return taken
+
+
+def _event_from(
+    message: reservation_pb.AttendRequest, session: _Session
+) -> events.MemberEvent | None:
+    """The event of one message; None for a goodbye and for what this version does not know."""
+    who = (session.run_id, session.member, session.incarnation)
+    match message.WhichOneof("message"):
+        case "heartbeat":
+            return events.Heard(*who)
+        case "process_ready":
+            return events.ProcessReady(*who)
+        case "main_entered":
+            return events.MainEntered(*who, generation=message.main_entered.generation)
+        case "progress":
+            progress = message.progress
+            return events.ProgressMade(
+                *who,
+                generation=progress.generation,
+                step=progress.step,
+                metrics=dict(progress.metrics),
+            )
+        case "process_exited":
+            ended = message.process_exited
+            return events.ProcessEnded(
+                *who, generation=ended.generation, report=wire.exit_from_pb(ended.exit)
+            )
+        case _:
+            return None

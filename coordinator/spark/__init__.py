@@ -1,0 +1,1 @@
+"""The driver's side on Spark: the only importer of pyspark."""

@@ -1,0 +1,156 @@
+"""The arguments of ``TFCluster.run``, checked once."""
+
+from __future__ import annotations
+
+import enum
+import platform
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coordinator.core.completion import completion_roles
+from coordinator.core.errors import FeatureUnavailable, InvalidRun
+from coordinator.core.model import DEFAULT_GRACE, Role, Roles, RunSpec
+from executor_agent.spark_task import MemberTask
+
+
+class InputMode(enum.Enum):
+    """Where members get their data from (TensorFlowOnSpark's term)."""
+
+    TENSORFLOW = "tensorflow"
+    """They read it themselves: files, object stores, ``tf.data``."""
+
+    SPARK = "spark"
+    """Spark feeds it. Not in this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run was asked to be."""
+
+    spec: RunSpec
+    preload: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    log_dir: str | None = None
+    model_dir: str | None = None
+    bind: tuple[str, int] | None = None
+    progress: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        roles: Roles | Mapping[str, int],
+        gpus: Roles | Mapping[str, int] | None,
+        input_mode: InputMode,
+        reservation_timeout: float,
+        name: str,
+        completion: Iterable[str] | None,
+        grace: Mapping[str, float] | None,
+        preload: Iterable[str],
+        env: Mapping[str, str] | None,
+        log_dir: str | None,
+        model_dir: str | None,
+        bind: str | None,
+        progress: bool,
+    ) -> Options:
+        """Raises InvalidRun, FeatureUnavailable."""
+        _check_features(gpus, input_mode)
+        spec = RunSpec(
+            roles=Roles.of(roles),
+            name=name,
+            reservation_timeout=float(reservation_timeout),
+            grace={**DEFAULT_GRACE, **_by_role("grace", grace or {})},
+            completion=frozenset(_role("completion", each) for each in completion or ()),
+            python_version=platform.python_version(),
+        )
+        completion_roles(spec)
+        if isinstance(preload, str):
+            raise InvalidRun(f"preload must be a collection of module names: ({preload!r},)")
+        return cls(
+            spec=spec,
+            preload=tuple(preload),
+            env=_environment(env or {}),
+            log_dir=log_dir,
+            model_dir=model_dir,
+            bind=_bind(bind),
+            progress=progress,
+        )
+
+    def bind_address(self, master: str, driver_host: str) -> tuple[str, int]:
+        """Where the coordinator listens. On one machine nobody else needs to reach it; on a
+        cluster ``spark.driver.host`` may be a name that is not this machine's own, so it listens
+        on all interfaces, behind the run's token."""
+        if self.bind is not None:
+            return self.bind
+        if master.startswith("local") and driver_host:
+            try:
+                return socket.gethostbyname(driver_host), 0
+            except OSError:
+                return "0.0.0.0", 0
+        return "0.0.0.0", 0
+
+    def task(
+        self, run_id: str, coordinator: str, token: str, payload: bytes, connect_timeout: float
+    ) -> MemberTask:
+        """What the run's Spark tasks do; its members are filled in for each job."""
+        return MemberTask(
+            members=(),
+            run_id=run_id,
+            coordinator=coordinator,
+            token=token,
+            payload=payload,
+            grace={role.value: self.spec.grace_of(role) for role in Role},
+            preload=self.preload,
+            connect_timeout=connect_timeout,
+            env=self.env,
+            log_dir=self.log_dir,
+            model_dir=self.model_dir,
+        )
+
+
+def _check_features(gpus: Roles | Mapping[str, int] | None, input_mode: InputMode) -> None:
+    if gpus is not None and Roles.of(gpus).total > 0:
+        raise FeatureUnavailable(
+            "GPU leases are not in this version, and without a lease two members could take the "
+            "same GPU: leave out gpus=... to train on CPUs"
+        )
+    if not isinstance(input_mode, InputMode):
+        raise InvalidRun(f"input_mode must be an InputMode, not {input_mode!r}")
+    if input_mode is InputMode.SPARK:
+        raise FeatureUnavailable(
+            "feeding from Spark is not in this version: read the data in main_fun "
+            "(InputMode.TENSORFLOW)"
+        )
+
+
+def _role(argument: str, name: str) -> Role:
+    try:
+        return Role(name)
+    except ValueError:
+        known = ", ".join(role.value for role in Role)
+        raise InvalidRun(f"{argument} names the unknown role {name!r}: roles are {known}") from None
+
+
+def _by_role(argument: str, values: Mapping[str, float]) -> dict[Role, float]:
+    try:
+        return {_role(argument, name): float(value) for name, value in values.items()}
+    except (TypeError, AttributeError):
+        raise InvalidRun(f"{argument} must map role names to seconds, not {values!r}") from None
+
+
+def _environment(env: Mapping[Any, Any]) -> dict[str, str]:
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidRun(f"env must map strings to strings: {name!r}={value!r}")
+    return dict(env)
+
+
+def _bind(bind: str | None) -> tuple[str, int] | None:
+    if bind is None:
+        return None
+    host, separator, port = bind.rpartition(":")
+    if not separator or not host or not port.isdigit():
+        raise InvalidRun(f'bind must be "host:port", for instance "0.0.0.0:7077", not {bind!r}')
+    return host.strip("[]"), int(port)

@@ -1,0 +1,82 @@
+"""What a user sees while a run forms and runs: one line on a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+from coordinator.core import diagnosis
+from coordinator.core.model import RunPhase, RunView
+
+_PLAIN_INTERVAL = 10.0
+"""Seconds between two lines where nothing can be overwritten: a notebook, a log file."""
+
+
+class ProgressLine:
+    """Shows the state of a run on ``stream``. Thread-safe.
+
+    On a terminal the line is overwritten; elsewhere a new line is printed when the phase changes,
+    and while the run waits for something at most every 10 seconds.
+    """
+
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._is_terminal = self._stream.isatty()
+        self._name = name
+        self._lock = threading.Lock()
+        self._shown = ""
+        self._shown_phase: RunPhase | None = None
+        self._shown_at = float("-inf")
+
+    def show(self, run: RunView) -> None:
+        """The run as it is now."""
+        text = f"[{self._name}] {diagnosis.headline(run, time.time())}"
+        with self._lock:
+            if self._is_terminal:
+                self._overwrite(text)
+            elif self._is_news(run, text):
+                self._print(text)
+                self._shown_phase = run.phase
+
+    def say(self, text: str) -> None:
+        """A sentence of its own, for instance what is waited for before there is a run."""
+        with self._lock:
+            self._clear()
+            self._print(f"[{self._name}] {text}")
+
+    def close(self) -> None:
+        """Leaves the last line standing."""
+        with self._lock:
+            if self._is_terminal and self._shown:
+                self._write("\n")
+                self._shown = ""
+
+    def _is_news(self, run: RunView, text: str) -> bool:
+        if text == self._shown:
+            return False
+        due = time.monotonic() - self._shown_at >= _PLAIN_INTERVAL
+        return run.phase is not self._shown_phase or due
+
+    def _overwrite(self, text: str) -> None:
+        if text != self._shown:
+            self._clear()
+            self._write(text)
+            self._shown = text
+
+    def _clear(self) -> None:
+        if self._is_terminal and self._shown:
+            self._write("\r\x1b[2K")
+
+    def _print(self, text: str) -> None:
+        self._write(text + "\n")
+        self._shown = text
+        self._shown_at = time.monotonic()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass  # a closed terminal must not end a training

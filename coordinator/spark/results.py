@@ -1,0 +1,109 @@
+"""What comes out of a run: a ``RunResult``, or an exception whose text is the whole story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from coordinator.core.errors import (
+    ReleaseUnproven,
+    ReservationTimeout,
+    RunCancelled,
+    TfleaseError,
+    TrainingFailed,
+)
+from coordinator.core.model import Cause, Failure, MemberPhase, Proof, RunPhase, RunView
+from coordinator.spark.jobs import MemberJobs
+
+_MAX_OTHERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run that went well.
+
+    ``returned``: what each member's ``main_fun`` returned, by member ("chief:0"); members that
+    were stopped, because others decide the end of the run, are missing. ``seconds``: from the
+    creation of the run to its end.
+    """
+
+    run_id: str
+    name: str
+    returned: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __getitem__(self, member: str) -> Any:
+        """``result["worker:0"]``. Raises KeyError."""
+        return self.returned[member]
+
+
+def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
+    """Unpickles what the members returned. The bytes come from the user's own function on the
+    user's own executors, through Spark."""
+    returned: dict[str, Any] = {}
+    for member in run.members:
+        row = jobs.row(member.id)
+        if row is not None and row.result is not None:
+            returned[str(member.id)] = cloudpickle.loads(row.result)
+        elif member.exit is not None and member.exit.cause is Cause.COMPLETED:
+            returned[str(member.id)] = None
+    return RunResult(str(run.run_id), run.spec.name, returned, seconds)
+
+
+def error_of(run: RunView) -> TfleaseError | None:
+    """Why a settled run did not go well; None when it did."""
+    if run.failure is not None:
+        text = story(run, run.failure)
+        timed_out = run.failure.member is None and "were not all running" in run.failure.summary
+        return (ReservationTimeout if timed_out else TrainingFailed)(text, run.failure)
+    if run.phase is RunPhase.CANCELLED or (run.settled and run.phase is RunPhase.STOPPING):
+        return RunCancelled(f"run {run.spec.name!r} was stopped: {run.stop_reason}")
+    return None
+
+
+def story(run: RunView, failure: Failure) -> str:
+    """The first cause with its traceback and log, then the others."""
+    lines = [f"run {run.spec.name!r} failed: {failure.summary}"]
+    if failure.exit is not None:
+        lines += _section("Traceback on the executor", failure.exit.traceback)
+        lines += _section(f"Last lines of the log of {failure.member}", failure.exit.log_tail)
+    lines += _section(
+        "Other members",
+        "\n".join(failure.others[:_MAX_OTHERS])
+        + (
+            f"\n... and {len(failure.others) - _MAX_OTHERS} more"
+            * (len(failure.others) > _MAX_OTHERS)
+        ),
+    )
+    where = [
+        f"{member.id}: {member.executor.directory} on {member.executor}"
+        for member in run.members
+        if member.executor is not None and member.id == failure.member
+    ]
+    lines += _section("Its files", "\n".join(where))
+    return "\n".join(lines)
+
+
+def _section(title: str, text: str) -> Iterable[str]:
+    return [f"\n--- {title} ---", text.rstrip()] if text.strip() else []
+
+
+def check_released(run: RunView) -> None:
+    """Raises ReleaseUnproven when something of an ended run may be left."""
+    left: list[str] = []
+    for member in run.members:
+        where = f"{member.id} on {member.executor}"
+        if member.phase in (MemberPhase.LOST, MemberPhase.FENCED):
+            left.append(f"{where}: its agent is not heard of any more")
+        elif member.exit is not None and member.incarnation is not None:
+            if member.exit.survivors:
+                left.append(f"{where}: could not be killed: {', '.join(member.exit.survivors)}")
+            elif member.exit.proof is Proof.NONE:
+                left.append(f"{where}: nothing was proven ({member.exit.reason})")
+    if left:
+        raise ReleaseUnproven(
+            "something of the run may be left: " + "; ".join(left), {"left": "; ".join(left)}
+        )

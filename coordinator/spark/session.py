@@ -1,0 +1,140 @@
+"""One run on one coordinator, as the driver follows it: the latest picture, kept by a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from coordinator.client import RunClient
+from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
+from coordinator.core.model import MemberId, MemberPhase, RunPhase, RunView, TaskState
+from coordinator.spark.jobs import MemberJobs
+from coordinator.spark.preflight import slots as slots_of
+from coordinator.spark.progress import ProgressLine
+
+_SCHEDULING_INTERVAL = 1.0
+
+
+class RunSession:
+    """Follows a run. ``wait_for`` is the only thing that blocks."""
+
+    def __init__(self, client: RunClient, run: RunView, progress: ProgressLine | None) -> None:
+        self._client = client
+        self._progress = progress
+        self._condition = threading.Condition()
+        self._view = run
+        self._lost: CoordinatorUnavailable | None = None
+        self._jobs: MemberJobs | None = None
+        self._tasks: dict[MemberId, TaskState] = {}
+        self._cancelled: set[MemberId] = set()
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, name="tflease-watch", daemon=True),
+            threading.Thread(target=self._report, name="tflease-scheduling", daemon=True),
+        ]
+
+    def start(self, jobs: MemberJobs) -> None:
+        """Begins to follow the run, and to report what Spark says of its jobs."""
+        self._jobs = jobs
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def view(self) -> RunView:
+        """The latest picture."""
+        with self._condition:
+            return self._view
+
+    @property
+    def lost(self) -> CoordinatorUnavailable | None:
+        """Set when the coordinator is gone before the run has ended."""
+        with self._condition:
+            return self._lost
+
+    def wait_for(self, condition: Callable[[RunView], bool], timeout: float | None) -> bool:
+        """Waits for a picture that fulfils ``condition``, or for the end of the coordinator.
+        False when neither came within ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._condition:
+            while not (self._lost is not None or condition(self._view)):
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._condition.wait(left)
+        return True
+
+    def job_ended(self, member: MemberId, state: TaskState) -> None:
+        """A member's Spark job has ended; tells the coordinator at once."""
+        with self._condition:
+            self._tasks[member] = state
+        self._send_scheduling()
+
+    def close(self, timeout: float) -> None:
+        """Stops following. The client must be closed by its owner, after the watch has ended."""
+        self._closed.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout)
+
+    # -- threads ---------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        try:
+            for view in self._client.watch(self._view.run_id):
+                self._saw(view)
+        except TfleaseError as error:
+            with self._condition:
+                if not self._view.phase.is_terminal and not self._closed.is_set():
+                    self._lost = CoordinatorUnavailable(
+                        f"the coordinator of run {self._view.spec.name!r} is gone ({error}): the "
+                        "run cannot go on and its jobs are cancelled"
+                    )
+                self._condition.notify_all()
+            if self._lost is not None and self._jobs is not None:
+                self._jobs.cancel()
+
+    def _saw(self, view: RunView) -> None:
+        with self._condition:
+            self._view = view
+            self._condition.notify_all()
+        if self._progress is not None:
+            self._progress.show(view)
+        if view.phase is RunPhase.STOPPING or view.phase.is_terminal:
+            self._cancel_unneeded(view)
+
+    def _cancel_unneeded(self, view: RunView) -> None:
+        """Tasks that were never scheduled must not start now and hold a slot (R2)."""
+        for member in view.members:
+            never_came = member.incarnation is None and member.phase is MemberPhase.STOPPED
+            if never_came and member.id not in self._cancelled and self._jobs is not None:
+                self._cancelled.add(member.id)
+                self._jobs.cancel(member.id)
+
+    def _report(self) -> None:
+        while not self._closed.wait(_SCHEDULING_INTERVAL):
+            view = self.view
+            if view.phase.is_terminal:
+                return
+            if view.phase is RunPhase.FORMING:
+                self._look(view)
+                self._send_scheduling()
+
+    def _look(self, view: RunView) -> None:
+        """What Spark says of the members that have not come yet."""
+        for member in view.members:
+            if member.phase is not MemberPhase.EXPECTED or self._jobs is None:
+                continue
+            running = self._jobs.running(member.id)
+            with self._condition:
+                if not self._tasks.get(member.id, TaskState()).failed:
+                    self._tasks[member.id] = TaskState(running=running)
+
+    def _send_scheduling(self) -> None:
+        with self._condition:
+            run_id, tasks = self._view.run_id, dict(self._tasks)
+        spark = self._jobs.spark if self._jobs is not None else None
+        if spark is not None:
+            with suppress(TfleaseError):  # the watch tells when the coordinator is gone
+                self._client.report_scheduling(run_id, slots_of(spark), tasks)

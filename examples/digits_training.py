@@ -1,0 +1,135 @@
+"""A first training program: handwritten digits on a chief, two workers and a parameter server.
+
+`train_digits(args, ctx)` is the `main_fun`: it runs once in every member's own process. What
+tflease adds is `ctx`; all the rest is plain TensorFlow:
+
+- The variables live on the parameter servers (ps), spread over them if there are several.
+- Workers compute gradients on their batches and apply them, each at its own pace.
+- The chief hands out the work, watches the loss and saves the model at the end.
+
+Keras 3 gives layers and optimizers; its `fit` does not know `ParameterServerStrategy`, so the
+training loop is written out.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+BATCH_SIZE = 64
+STEPS = 1200  # gradient steps in all, by all workers together: about 53 epochs
+STEPS_PER_CALL = 20  # steps a worker takes before the chief hears of it again
+MODEL_FILE = "digits.keras"
+
+
+def load_digits():
+    """Images (8 x 8 grey values, as 64 floats from 0 to 1) and labels: training, then held out.
+
+    The split is always the same, so that accuracies can be compared between processes.
+    """
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    images = (images / 16.0).astype(np.float32)
+    labels = labels.astype(np.int64)
+    order = np.random.default_rng(seed=0).permutation(len(images))
+    train, held_out = order[:-360], order[-360:]
+    return (images[train], labels[train]), (images[held_out], labels[held_out])
+
+
+def build_model():
+    """A small perceptron."""
+    import keras
+
+    return keras.Sequential(
+        [
+            keras.layers.Input((64,)),
+            keras.layers.Dense(128, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+def train_digits(args, ctx):
+    """Train on the cluster that `ctx` describes.
+
+    Args:
+        args: {"model_dir": where the chief saves the model, "steps": optional, how many}.
+        ctx: this member's context.
+
+    Returns:
+        From the chief: {"steps", "loss", "seconds", "model_path"}; None from the others.
+    """
+    if ctx.job_name in ("ps", "worker"):
+        return ctx.serve_forever()
+    return coordinate(args, ctx)
+
+
+def coordinate(args, ctx):
+    """The chief's part."""
+    import keras
+    import tensorflow as tf
+
+    began = time.monotonic()
+    strategy = tf.distribute.ParameterServerStrategy(ctx.parameter_server_cluster_resolver())
+    coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+
+    with strategy.scope():  # variables made in here live on the ps
+        model = build_model()
+        optimizer = keras.optimizers.Adam(learning_rate=0.002)
+        optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    (images, labels), _ = load_digits()
+
+    def dataset():  # built on each worker
+        pairs = tf.data.Dataset.from_tensor_slices((images, labels))
+        return pairs.shuffle(len(images)).repeat().batch(BATCH_SIZE, drop_remainder=True)
+
+    def one_step(images, labels):
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = loss_of(labels, logits)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        hits = tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32)
+        return loss, tf.reduce_mean(hits)
+
+    @tf.function
+    def train_steps(batches):  # runs on whichever worker is free
+        for _ in range(STEPS_PER_CALL - 1):
+            strategy.run(one_step, args=next(batches))
+        return strategy.run(one_step, args=next(batches))
+
+    batches = iter(coordinator.create_per_worker_dataset(dataset))
+    workers = len(ctx.cluster_spec["worker"])
+    steps = args.get("steps", STEPS)
+    done = 0
+    loss = accuracy = float("nan")
+    while done < steps and not ctx.should_stop:
+        # As many calls as there are workers are under way at a time.
+        calls = [coordinator.schedule(train_steps, args=(batches,)) for _ in range(workers)]
+        coordinator.join()
+        done += STEPS_PER_CALL * len(calls)
+        loss, accuracy = (float(value) for value in calls[-1].fetch())
+        ctx.report_progress(done, loss=loss, accuracy=accuracy)
+
+    path = Path(args["model_dir"]) / MODEL_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    seconds = time.monotonic() - began
+    return {"steps": done, "loss": loss, "seconds": seconds, "model_path": str(path)}
+
+
+def evaluate_saved_model(path):
+    """The saved model's accuracy (0 to 1) on the images that training never saw.
+
+    Args:
+        path: the saved model, or the directory it was saved to.
+    """
+    import keras
+
+    path = Path(path)
+    model = keras.models.load_model(path / MODEL_FILE if path.is_dir() else path)
+    _, (images, labels) = load_digits()
+    return float(np.mean(np.argmax(model.predict(images, verbose=0), axis=1) == labels))

@@ -1,0 +1,245 @@
+"""The agent: one per member, between its sentinel, its process and the coordinator.
+
+Owns gRPC, the token, the port and the logs. No user code runs here. It starts nothing and kills
+nothing while the sentinel lives: it asks. When the sentinel is gone it sweeps what carries the
+member's marker, reports, and leaves.
+
+``python -m executor_agent.agent``, with the descriptors of ``core.supervision``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coordinator.client import ReservationClient, Start, Stop
+from coordinator.core.model import (
+    Endpoint,
+    ExecutorInfo,
+    IncarnationId,
+    MemberId,
+    RunId,
+)
+from executor_agent import framing, logs, ports
+from executor_agent.attendance import Ended, Entered, Membership, MustStop, Progressed, Ready
+from executor_agent.member_directory import read_outcome
+from executor_agent.core import supervision
+from executor_agent.core.agent_config import AgentConfig
+from executor_agent.core.supervision import ExitFacts
+from executor_agent.linux import boot_id
+from executor_agent.report import exit_report
+from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
+
+_DELIVERY_TIMEOUT = 2.5
+"""Seconds for the last report: less than the sentinel's patience (``report_timeout``)."""
+
+_LOG_TIMEOUT = 0.5
+_SWEEP_TIMEOUT = 10.0
+
+
+class Agent:
+    """One member's agent. ``run`` returns when the member has ended and that was reported, or
+    could not be."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._member = MemberId.parse(config.member)
+        self._directory = Path(config.directory)
+        self._control = socket.socket(fileno=supervision.AGENT_CONTROL_FD)
+        self._control.setblocking(False)
+        self._client = ReservationClient(config.coordinator, config.token)
+        self._membership = Membership(
+            self._client,
+            (RunId(config.run_id), self._member, IncarnationId(config.incarnation)),
+            coordinator=config.coordinator,
+            connect_timeout=config.connect_timeout,
+            on_start=self._start,
+            on_stop=self._stop,
+        )
+        self._copier = logs.LogCopier(
+            self._directory / supervision.MEMBER_LOG, f"[{config.member}] "
+        )
+        self._to_member: asyncio.StreamWriter | None = None
+        self._started: Start | None = None
+        self._generation = 0
+        self._stop_asked = False
+
+    async def run(self) -> None:
+        """The member's whole life. Never raises for what a peer does."""
+        port = ports.HeldPort()
+        channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
+        reader, self._to_member = await asyncio.open_connection(sock=channel)
+        background = [
+            asyncio.create_task(self._attend(port.port)),
+            asyncio.create_task(self._listen_to_member(reader)),
+        ]
+        self._copier.start()
+        try:
+            facts = await self._listen_to_sentinel()
+            await self._report_end(facts)
+            self._tell_sentinel({"command": "done"})
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
+            await self._client.close()
+            port.close()
+
+    # -- the coordinator -------------------------------------------------------------------
+
+    async def _attend(self, port: int) -> None:
+        try:
+            host, coordinator_port = ports.split_address(self._config.coordinator)
+            address = ports.address_towards(host, coordinator_port)
+            await self._membership.run(self._executor(), Endpoint(address, port))
+        except MustStop as error:
+            self._ask_to_stop(0.0, str(error))
+        except OSError as error:
+            self._ask_to_stop(0.0, f"no route to {self._config.coordinator}: {error}")
+        except Exception as error:
+            self._ask_to_stop(0.0, f"the agent failed: {type(error).__name__}: {error}")
+            raise
+
+    def _executor(self) -> ExecutorInfo:
+        return ExecutorInfo(
+            hostname=socket.gethostname(),
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            executor_id=self._config.executor_id,
+            python_version=platform.python_version(),
+            directory=self._config.directory,
+        )
+
+    def _start(self, command: Start) -> None:
+        if self._started is not None and command.generation <= self._started.generation:
+            return  # said again after a lost session
+        self._started, self._generation = command, command.generation
+        self._tell_member(
+            {
+                "command": "start",
+                "run_id": self._config.run_id,
+                "generation": command.generation,
+                "job_name": self._member.role.value,
+                "task_index": self._member.index,
+                "cluster_spec": {job: list(each) for job, each in command.cluster_spec.items()},
+                "executor_id": self._config.executor_id,
+                "local_dir": str(self._directory / supervision.LOCAL_DIRECTORY),
+                "log_dir": self._config.log_dir,
+                "model_dir": self._config.model_dir,
+                "env": dict(self._config.env),
+                "grace": self._config.grace,
+            }
+        )
+
+    def _stop(self, command: Stop) -> None:
+        self._stop_asked = True
+        self._ask_to_stop(command.grace, command.reason)
+
+    # -- the member's process --------------------------------------------------------------
+
+    async def _listen_to_member(self, reader: asyncio.StreamReader) -> None:
+        decoder = framing.Decoder()
+        try:
+            while data := await reader.read(64 * 1024):
+                for message in decoder.feed(data):
+                    self._on_member(message)
+        except (OSError, framing.FramingError) as error:
+            print(f"tflease agent: {self._member}: {error}", file=sys.stderr)
+
+    def _on_member(self, message: framing.Message) -> None:
+        match message:
+            case {"event": "ready", "versions": versions}:
+                self._membership.report(Ready({str(k): str(v) for k, v in versions.items()}))
+            case {"event": "running"}:
+                self._membership.report(Entered(self._generation))
+            case {"event": "progress", "step": step, "metrics": metrics}:
+                numbers = {str(k): float(v) for k, v in metrics.items()}
+                self._membership.report(Progressed(self._generation, int(step), numbers))
+            case _:
+                pass  # "finished" is read from the file, which survives a kill
+
+    def _tell_member(self, message: Mapping[str, Any]) -> None:
+        if self._to_member is not None:
+            self._to_member.write(framing.encode(message))
+
+    # -- the sentinel ----------------------------------------------------------------------
+
+    async def _listen_to_sentinel(self) -> ExitFacts:
+        """What the sentinel saw of the end; or, when the sentinel itself is gone, what we see."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                datagram = await loop.sock_recv(self._control, 256 * 1024)
+            except OSError:
+                datagram = b""
+            if not datagram:
+                return await asyncio.to_thread(self._sweep)
+            message = json.loads(datagram)
+            if message.get("event") == "exited":
+                return ExitFacts.from_dict(message)
+
+    def _sweep(self) -> ExitFacts:
+        death = SuddenDeath(
+            member=self._config.member,
+            run_id=self._config.run_id,
+            incarnation=self._config.incarnation,
+            marker=self._config.marker,
+            directory=self._directory,
+            exit_code=-signal.SIGKILL,
+            hung=False,
+            oom_kills_before=None,
+        )
+        return sweep_after_sudden_death(death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT)
+
+    def _ask_to_stop(self, grace: float, reason: str) -> None:
+        self._tell_sentinel({"command": "stop", "grace": grace, "reason": reason})
+
+    def _tell_sentinel(self, command: Mapping[str, Any]) -> None:
+        with suppress(OSError):  # gone: the other end of the socket will say so
+            self._control.send(json.dumps(command).encode())
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _report_end(self, facts: ExitFacts) -> None:
+        report = exit_report(
+            facts,
+            read_outcome(self._directory),
+            stop_asked=self._stop_asked,
+            log_tail=logs.tail(self._directory / supervision.MEMBER_LOG),
+        )
+        began = time.monotonic()
+        if self._membership.is_reserved:
+            self._membership.report(Ended(self._generation, report))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DELIVERY_TIMEOUT):
+                    await self._membership.delivered()
+        left = max(0.0, _DELIVERY_TIMEOUT - (time.monotonic() - began))
+        await asyncio.to_thread(self._copier.finish, min(left, _LOG_TIMEOUT))
+
+
+def main() -> int:
+    """The process."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # nothing here ever forks
+    with open(supervision.AGENT_CONFIG_FD, "rb", closefd=False) as file:
+        file.seek(0)
+        config = AgentConfig.from_json(file.read())
+    asyncio.run(_run(config))
+    return 0
+
+
+async def _run(config: AgentConfig) -> None:
+    await Agent(config).run()  # made inside the loop, which gRPC's channel binds to
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The agent's side of the coordinator: reserve the slot, attend, beat, fence.
+
+Owns the session and the outbox. What comes down is handed to callbacks; what goes up is queued by
+``report`` and delivered at least once. Must not know processes or the sentinel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from coordinator.client import (
+    Acknowledged,
+    Attendance,
+    Command,
+    Reservation,
+    ReservationClient,
+    Start,
+    Stop,
+)
+from coordinator.core import errors
+from coordinator.core.model import (
+    Endpoint,
+    ExecutorInfo,
+    ExitReport,
+    IncarnationId,
+    MemberId,
+    RunId,
+)
+from executor_agent.core.outbox import Outbox
+
+_RETRY_MIN, _RETRY_MAX = 0.2, 2.0
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    generation: int
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    generation: int
+    report: ExitReport
+
+
+Report = Ready | Entered | Progressed | Ended
+
+
+class MustStop(Exception):
+    """The member has no business running any more; the text says why."""
+
+
+class Membership:
+    """One incarnation's life with the coordinator."""
+
+    def __init__(
+        self,
+        client: ReservationClient,
+        who: tuple[RunId, MemberId, IncarnationId],
+        *,
+        coordinator: str,
+        connect_timeout: float,
+        on_start: Callable[[Start], None],
+        on_stop: Callable[[Stop], None],
+    ) -> None:
+        self._client = client
+        self._who = who
+        self._coordinator = coordinator
+        self._connect_timeout = connect_timeout
+        self._on_start = on_start
+        self._on_stop = on_stop
+        self._outbox: Outbox[Report] = Outbox(time.monotonic())
+        self._queued = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        self.is_reserved = False
+
+    def report(self, report: Report) -> None:
+        """Queues a report; never blocks."""
+        self._outbox.add(report, replaceable=isinstance(report, Progressed))
+        self._queued.set()
+
+    async def delivered(self) -> None:
+        """Returns when every report has been acknowledged."""
+        while not self._outbox.is_delivered:
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+
+    async def run(self, executor: ExecutorInfo, endpoint: Endpoint) -> None:
+        """Reserve, then attend until cancelled. Raises MustStop."""
+        reservation = await self._reserve(executor, endpoint)
+        self.is_reserved = True
+        self._outbox.proven_at = time.monotonic()
+        pause = _RETRY_MIN
+        while True:
+            self._outbox.rewind()
+            began = time.monotonic()
+            with suppress(errors.CoordinatorUnavailable):
+                await self._attend(reservation)
+            self._check_fence(reservation.fence_timeout)
+            pause = _RETRY_MIN if time.monotonic() - began > _RETRY_MAX else pause
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _RETRY_MAX)
+
+    async def _reserve(self, executor: ExecutorInfo, endpoint: Endpoint) -> Reservation:
+        give_up_at = time.monotonic() + self._connect_timeout
+        pause = _RETRY_MIN
+        while True:
+            try:
+                reservation = await self._client.reserve(*self._who, executor, endpoint)
+            except errors.CoordinatorUnavailable as error:
+                if time.monotonic() >= give_up_at:
+                    raise MustStop(
+                        f"the coordinator at {self._coordinator} could not be reached from "
+                        f"{executor.hostname} for {self._connect_timeout:g} s ({error}): open "
+                        "that port between executors and driver"
+                    ) from None
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, _RETRY_MAX)
+            except errors.TfleaseError as error:
+                raise MustStop(f"refused by the coordinator: {error}") from None
+            else:
+                if reservation.is_granted:
+                    return reservation
+                give_up_at = time.monotonic() + self._connect_timeout
+                await asyncio.sleep(reservation.retry_delay * random.uniform(0.8, 1.2))
+
+    async def _attend(self, reservation: Reservation) -> None:
+        """One session. Raises CoordinatorUnavailable when it breaks, MustStop."""
+        async with self._client.attend(*self._who) as session:
+            reader = asyncio.create_task(self._read(session))
+            writer = asyncio.create_task(self._write(session, reservation))
+            try:
+                await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+                if reader.done():  # what the coordinator said last explains the end
+                    reader.result()
+                else:
+                    writer.result()
+            except (
+                errors.StaleIncarnation,
+                errors.UnknownRun,
+                errors.Unauthenticated,
+                errors.InvalidReservation,
+            ) as error:
+                raise MustStop(f"refused by the coordinator: {error}") from None
+            finally:
+                for task in (reader, writer):
+                    task.cancel()
+                await asyncio.wait((reader, writer))
+                for task in (reader, writer):
+                    task.cancelled() or task.exception()
+
+    async def _read(self, session: Attendance) -> None:
+        async for command in session.commands():
+            self._obey(command)
+        raise errors.CoordinatorUnavailable("the coordinator ended the session")
+
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Acknowledged(sequence=sequence):
+                self._outbox.acknowledge(sequence)
+                self._acknowledged.set()
+            case Start():
+                self._on_start(command)
+            case Stop():
+                self._on_stop(command)
+
+    async def _write(self, session: Attendance, reservation: Reservation) -> None:
+        while True:
+            for numbered in self._outbox.take(time.monotonic()):
+                await _send(session, numbered.sequence, numbered.report)
+            self._queued.clear()
+            interval = reservation.beat_interval * random.uniform(1 - _JITTER, 1 + _JITTER)
+            try:
+                async with asyncio.timeout(interval):
+                    await self._queued.wait()
+            except TimeoutError:
+                self._check_fence(reservation.fence_timeout)
+                self._outbox.beat()
+
+    def _check_fence(self, fence_timeout: float) -> None:
+        silence = time.monotonic() - self._outbox.proven_at
+        if silence > fence_timeout:
+            raise MustStop(
+                f"fenced: cut off from the coordinator at {self._coordinator} for {silence:.0f} s"
+            )
+
+
+async def _send(session: Attendance, sequence: int, report: Report | None) -> None:
+    match report:
+        case None:
+            await session.heartbeat(sequence)
+        case Ready(versions=versions):
+            await session.ready(sequence, versions)
+        case Entered(generation=generation):
+            await session.main_entered(sequence, generation)
+        case Progressed():
+            await session.progress(sequence, report.generation, report.step, report.metrics)
+        case Ended(generation=generation, report=end):
+            await session.process_exited(sequence, generation, end)

@@ -1,0 +1,45 @@
+"""What the Spark task tells the agent. PURE.
+
+It arrives in an anonymous file, never in argv or the environment: it holds the run's token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Times in seconds.
+
+    ``coordinator``: "host:port". ``grace``: what a stop leaves this member. ``connect_timeout``:
+    how long the coordinator may be out of reach before the member has a slot.
+    """
+
+    coordinator: str
+    token: str = field(repr=False)
+    run_id: str
+    member: str
+    incarnation: str
+    marker: str
+    executor_id: str
+    directory: str
+    grace: float
+    connect_timeout: float
+    env: Mapping[str, str] = field(default_factory=dict)
+    log_dir: str | None = None
+    model_dir: str | None = None
+
+    def to_json(self) -> str:
+        """The text that ``from_json`` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> AgentConfig:
+        """Raises ValueError for anything but a complete configuration."""
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"broken agent configuration: {error}") from None

@@ -1,0 +1,268 @@
+"""Values that the Spark task, the sentinel and the agent exchange about one member.
+
+Owns: the sentinel's configuration, the exit facts (which, written to disk, are the tombstone), the
+claim, the numbers of the descriptors that children find open, and the names of the files in a
+member's directory. Must not know processes, descriptors that are open,
+the clock or the file system: standard-library value modules only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, TypeAlias
+
+MARKER_VARIABLE: Final = "TFLEASE_MEMBER"
+"""Set for the agent, the member's process and so for all its descendants; never for the sentinel,
+which must survive a sweep that looks for the marker."""
+
+# Descriptors of the agent.
+AGENT_CONTROL_FD: Final = 3  # SOCK_SEQPACKET to the sentinel, one JSON object a datagram
+AGENT_CHANNEL_FD: Final = 4  # SOCK_STREAM to the member
+AGENT_CONFIG_FD: Final = 5  # memfd
+
+# Descriptors of the member's process.
+MEMBER_CHANNEL_FD: Final = 3  # SOCK_STREAM to the agent
+MEMBER_STOP_FD: Final = 4  # pipe: one JSON line when a stop begins, EOF when the sentinel is gone
+MEMBER_PAYLOAD_FD: Final = 5  # memfd
+MEMBER_SHARED_DEAD_MAN_FD: Final = 6  # D1: written by task and sentinel, armed with SIGKILL
+MEMBER_TASK_DEAD_MAN_FD: Final = 7  # D2: written by the task alone, armed when the grace is 0
+
+# Files in a member's directory (which is 0700).
+MEMBER_LOG: Final = "member.log"
+TOMBSTONE: Final = "tombstone.json"
+CLAIM: Final = "claim.json"
+LOCAL_DIRECTORY: Final = "local"
+
+# Why a stop began, where the words are ours (the agent's command brings its own).
+MEMBER_EXITED: Final = "member exited"
+LIFELINE_CLOSED: Final = "task let go of its lifeline"
+TERMINATED: Final = "sentinel was told to terminate"
+AGENT_SILENT: Final = "agent closed its control socket"
+
+
+def anchor_died(name: str) -> str:
+    """The reason when a watched process is gone; name is task, daemon or executor."""
+    return f"{name} died"
+
+
+AnchorName = Literal["task", "daemon", "executor"]
+ANCHOR_NAMES: Final[tuple[AnchorName, ...]] = ("task", "daemon", "executor")
+Oom = Literal["yes", "no", "unknown"]
+Proof = Literal["kernel", "sweep", "none"]
+"""kernel: waitpid said ECHILD. sweep: a scan found nothing. none: survivors are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelConfig:
+    """Everything the sentinel is told; it asks nobody else, not even its environment."""
+
+    member: str  # "worker:1"
+    run_id: str
+    incarnation: str
+    marker: str
+    directory: str  # exists, 0700, absolute
+    watch: Mapping[str, tuple[int, float]]  # anchor -> (pid, create_time), see ProcessIdentity
+    grace: float  # seconds, when the stop does not come from the agent
+    agent_argv: tuple[str, ...]
+    agent_env: Mapping[str, str]  # complete
+    member_argv: tuple[str, ...]
+    member_env: Mapping[str, str]  # complete
+    cwd: str
+    shared_dead_man_read_fd: int  # D1
+    shared_dead_man_write_fd: int
+    agent_config_fd: int
+    payload_fd: int
+    # None where the anchor is the executor: no pipe may then depend on the task, which returns.
+    lifeline_fd: int | None = None  # read end
+    task_dead_man_fd: int | None = None  # D2, read end
+    term_timeout: float = 1.0  # from SIGTERM to SIGKILL
+    kill_timeout: float = 10.0  # until what survives SIGKILL is named and left behind
+    report_timeout: float = 3.0  # for the agent to deliver the exit
+
+    def __post_init__(self) -> None:
+        for name in ("member", "run_id", "incarnation", "marker"):
+            _require(bool(getattr(self, name)), f"{name} is empty")
+        for name in ("directory", "cwd"):
+            _require(getattr(self, name).startswith("/"), f"{name} is not an absolute path")
+        for name in ("grace", "term_timeout", "kill_timeout", "report_timeout"):
+            seconds = getattr(self, name)
+            _require(math.isfinite(seconds) and seconds >= 0, f"{name} is not a duration")
+        for name in ("agent_argv", "member_argv"):
+            _require(len(getattr(self, name)) > 0, f"{name} is empty")
+        for name, (pid, create_time) in self.watch.items():
+            _require(name in ANCHOR_NAMES, f"watch names an unknown anchor {name!r}")
+            _require(pid > 0 and math.isfinite(create_time), f"watch of {name} is not a process")
+        descriptors = self.descriptors()
+        _require(all(fd > 2 for fd in descriptors), "a descriptor collides with stdio")
+        _require(len(set(descriptors)) == len(descriptors), "a descriptor is named twice")
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Every descriptor the sentinel inherits besides the standard ones."""
+        optional = (self.lifeline_fd, self.task_dead_man_fd)
+        return (
+            self.shared_dead_man_read_fd,
+            self.shared_dead_man_write_fd,
+            self.agent_config_fd,
+            self.payload_fd,
+            *(fd for fd in optional if fd is not None),
+        )
+
+    def to_json(self) -> str:
+        """The text that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SentinelConfig:
+        """Raise ValueError, saying what is wrong, for anything but a complete configuration."""
+        raw = _object(text)
+        _refuse_unknown(raw, cls)
+        try:
+            raw["watch"] = {
+                name: (int(pid), float(create_time))
+                for name, (pid, create_time) in raw["watch"].items()
+            }
+            for name in ("agent_argv", "member_argv"):
+                raw[name] = _strings(raw[name])
+            for name in ("agent_env", "member_env"):
+                _strings([*raw[name].keys(), *raw[name].values()])
+            return cls(**raw)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"configuration is incomplete or of the wrong type: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A process that was still there when we had to go on without it."""
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExitFacts:
+    """How a member ended and what is proven about the rest of its tree.
+
+    exit_code and signal are mutually exclusive; both are None when nobody saw the end (the member
+    was never started, or the sentinel died first).
+    """
+
+    member: str
+    run_id: str
+    incarnation: str
+    pid: int | None
+    exit_code: int | None
+    signal: int | None
+    killed_by_us: bool  # we had sent `signal` before the member ended
+    reason: str  # why the stop began
+    oom: Oom
+    survivors: tuple[Survivor, ...]  # empty unless proof is "none", or the agent is unkillable
+    proof: Proof
+    max_rss_bytes: int
+    user_seconds: float
+    system_seconds: float
+    stop_seconds: float  # from the reason to the tree being gone
+    ended_at: float  # Unix time
+
+    def __post_init__(self) -> None:
+        _require(self.exit_code is None or self.signal is None, "both exit code and signal")
+        _require(self.proof in ("kernel", "sweep", "none"), f"unknown proof {self.proof!r}")
+        _require(self.oom in ("yes", "no", "unknown"), f"unknown oom {self.oom!r}")
+        _require(self.proof != "kernel" or not self.survivors, "proven gone, yet survivors")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The text that `from_json` reads: the content of a tombstone."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> ExitFacts:
+        """Raise ValueError when a fact is missing; ignore what a newer version adds."""
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in raw.items() if name in known}
+        try:
+            values["survivors"] = tuple(
+                Survivor(int(each["pid"]), str(each["name"])) for each in values["survivors"]
+            )
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"exit facts are incomplete: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ExitFacts:
+        """As `from_dict`."""
+        return cls.from_dict(_object(text))
+
+
+Tombstone: TypeAlias = ExitFacts
+"""Exit facts at rest, in the member's directory: they outlive sentinel, agent and task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who was started for a member, left on disk for whoever has to sweep after a sudden death."""
+
+    member: str
+    run_id: str
+    incarnation: str
+    marker: str
+    boot_id: str  # identities of another boot mean nothing
+    processes: Mapping[str, tuple[int, float]]  # sentinel, agent, member -> (pid, create_time)
+
+    def to_json(self) -> str:
+        """The text that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Claim:
+        """Raise ValueError for anything but a complete claim."""
+        raw = _object(text)
+        _refuse_unknown(raw, cls)
+        try:
+            raw["processes"] = {
+                name: (int(pid), float(at)) for name, (pid, at) in raw["processes"].items()
+            }
+            return cls(**raw)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"claim is incomplete: {error}") from None
+
+
+def judge_oom(signal: int | None, killed_by_us: bool, before: int | None, after: int | None) -> Oom:
+    """What the memory cgroup's counter of out-of-memory kills says about this end.
+
+    The counter is shared by everything in the executor's container, so a rise alone convicts only
+    an end by a SIGKILL that we did not send.
+    """
+    unexplained_kill = signal == 9 and not killed_by_us
+    if before is None or after is None:
+        return "unknown" if unexplained_kill else "no"
+    if after <= before:
+        return "no"
+    return "yes" if unexplained_kill else "unknown"
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise ValueError(complaint)
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    raw = json.loads(text)
+    _require(isinstance(raw, dict), "not a JSON object")
+    return dict(raw)
+
+
+def _refuse_unknown(raw: Mapping[str, Any], cls: type) -> None:
+    unknown = sorted(raw.keys() - {field.name for field in fields(cls)})
+    _require(not unknown, f"unknown fields {unknown}")
+
+
+def _strings(values: Iterable[Any]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"expected strings, got {values!r}")
+    return tuple(values)

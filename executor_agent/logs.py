@@ -1,0 +1,71 @@
+"""The member's log: copied to the executor's stderr, and its tail for reports (E3).
+
+TensorFlow writes to a file opened O_APPEND, so that no reader, slow or stopped, ever blocks it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+TAIL_BYTES = 8 * 1024
+"""How much of a log travels with a report."""
+
+_POLL_INTERVAL = 0.2
+_CHUNK_BYTES = 256 * 1024
+
+
+def tail(path: Path, limit: int = TAIL_BYTES) -> str:
+    """The last whole lines of a log, at most ``limit`` bytes; "" when there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - limit))
+            data = file.read(limit)
+    except OSError:
+        return ""
+    if size > limit:
+        data = data.partition(b"\n")[2]
+    return data.decode(errors="replace").rstrip()
+
+
+class LogCopier:
+    """Copies a growing file to a descriptor, each line with a prefix.
+
+    On a thread of its own, because the descriptor is a pipe to the executor's JVM: a JVM that
+    stopped reading blocks this thread and nothing else. Losing a line harms nobody (E4).
+    """
+
+    def __init__(self, path: Path, prefix: str, target: int = 2) -> None:
+        self._path = path
+        self._prefix = prefix.encode()
+        self._target = target
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._copy, name="log-copier", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self, timeout: float) -> None:
+        """Copies what is left, for at most ``timeout`` seconds."""
+        self._finished.set()
+        self._thread.join(timeout)
+
+    def _copy(self) -> None:
+        rest = b""
+        with suppress(OSError), self._path.open("rb") as file:
+            while True:
+                last_round = self._finished.wait(_POLL_INTERVAL)
+                while chunk := file.read(_CHUNK_BYTES):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    self._write(lines)
+                if last_round:
+                    self._write([rest] if rest else [])
+                    return
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = b"".join(self._prefix + line + b"\n" for line in lines)
+        while data:
+            data = data[os.write(self._target, data) :]

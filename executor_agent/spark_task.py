@@ -1,0 +1,173 @@
+"""What a Spark task runs: one member, from its slot to its row.
+
+Runs on the main thread of a PySpark worker. Starts a sentinel, waits for it, and returns one row;
+a member that fails does not fail its task, because Spark would spend its retries on it and abort
+the job of the others (DESIGN section 8). User code and TensorFlow never run in this process.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from executor_agent import member_directory, processes
+from executor_agent.core.agent_config import AgentConfig
+from executor_agent.core.supervision import AnchorName
+from executor_agent.launcher import MemberLaunch, SentinelProcess
+from executor_agent.processes import ProcessIdentity
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_SCHEMA = "member string, incarnation string, refusal string, tombstone string, result binary"
+"""Spark's DDL of the row that a task returns. ``refusal``: why no member was started at all."""
+
+_SECRETS = (
+    "PYTHON_WORKER_FACTORY_SECRET",
+    "PYTHON_WORKER_FACTORY_PORT",
+    "PYTHON_WORKER_FACTORY_SOCK_DIR",
+    "_SPARK_AUTH_SECRET",
+    "SPARK_CONNECT_AUTHENTICATE_TOKEN",
+)
+"""Spark's own, which a user's program has no business with."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTask:
+    """What the driver puts into a job's closure.
+
+    ``members``: names ("worker:1") by partition. ``grace``: seconds by role name. ``payload``:
+    the user's function and arguments, pickled by the driver and opened only in the member's own
+    process. ``connect_timeout``: seconds the coordinator may be out of reach.
+    """
+
+    members: tuple[str, ...]
+    run_id: str
+    coordinator: str
+    token: str = field(repr=False)
+    payload: bytes = field(repr=False)
+    grace: Mapping[str, float]
+    preload: tuple[str, ...]
+    connect_timeout: float
+    env: Mapping[str, str] = field(default_factory=dict)
+    log_dir: str | None = None
+    model_dir: str | None = None
+
+    def for_members(self, members: tuple[str, ...]) -> MemberTask:
+        """The same task for the partitions of one job."""
+        return replace(self, members=members)
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """For ``DataFrame.mapInArrow``: one partition, one member, one row."""
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        if context is None:
+            raise RuntimeError("not in a Spark task")
+        member = self.members[context.partitionId()]
+        incarnation = f"{context.taskAttemptId()}-{secrets.token_hex(4)}"
+        yield _row(self._run(member, incarnation, context.cpus()))
+        for _ in batches:  # consumed, so that Spark may use this worker again
+            pass
+
+    def _run(self, member: str, incarnation: str, cpus: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"member": member, "incarnation": incarnation}
+        try:
+            refusal = _address_space_limit()
+            if refusal:
+                return {**row, "refusal": refusal}
+            directory = member_directory.create(self.run_id, member, incarnation)
+        except (OSError, member_directory.UnsafeDirectory) as error:
+            return {**row, "refusal": f"no directory for the member: {error}"}
+        launch = self._launch(member, incarnation, directory, cpus)
+        tombstone = SentinelProcess(launch).run()
+        row["tombstone"] = tombstone.to_json()
+        row["result"] = member_directory.take_result(directory)
+        return row
+
+    def _launch(self, member: str, incarnation: str, directory: Path, cpus: int) -> MemberLaunch:
+        chain = processes.spark_chain()
+        role = member.partition(":")[0]
+        marker = f"{self.run_id}/{member}/{incarnation}"
+        environment = member_environment(os.environ, sys.path, cpus)
+        agent = AgentConfig(
+            coordinator=self.coordinator,
+            token=self.token,
+            run_id=self.run_id,
+            member=member,
+            incarnation=incarnation,
+            marker=marker,
+            executor_id=_executor_id(chain),
+            directory=str(directory),
+            grace=self.grace[role],
+            connect_timeout=self.connect_timeout,
+            env=self.env,
+            log_dir=self.log_dir,
+            model_dir=self.model_dir,
+        )
+        preload = [part for name in self.preload for part in ("--preload", name)]
+        bootstrap = ["-m", "executor_agent.bootstrap", "--directory", str(directory)]
+        return MemberLaunch(
+            member=member,
+            run_id=self.run_id,
+            incarnation=incarnation,
+            marker=marker,
+            directory=directory,
+            watch=chain,
+            grace=self.grace[role],
+            agent_argv=(sys.executable, "-m", "executor_agent.agent"),
+            agent_env={**environment, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+            agent_config=agent.to_json().encode(),
+            member_argv=(sys.executable, *bootstrap, *preload),
+            member_env=environment,
+            payload=self.payload,
+            cwd=Path.cwd(),
+        )
+
+
+def member_environment(inherited: Mapping[str, str], path: list[str], cpus: int) -> dict[str, str]:
+    """The environment of agent and member: without Spark's secrets, with the task's modules
+    (``addPyFile``, ``addArtifacts``: they are in ``sys.path`` only, and may be relative), and with
+    as many OpenMP threads as the task has cores (Spark sets 1)."""
+    environment = {name: value for name, value in inherited.items() if name not in _SECRETS}
+    folders = dict.fromkeys(os.path.abspath(entry) for entry in path)
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
+    environment["OMP_NUM_THREADS"] = str(max(1, cpus))
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def _address_space_limit() -> str:
+    """TensorFlow maps far more than it uses: under RLIMIT_AS it dies in strange ways."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return (
+        f"Spark limits the address space of its Python workers to {limit / 2**20:.0f} MiB, which "
+        "TensorFlow's processes inherit: unset spark.executor.pyspark.memory and raise "
+        "spark.executor.memoryOverhead instead"
+    )
+
+
+def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:
+    """Spark tells its Python workers nothing of it, but the executor's JVM was told."""
+    executor = chain.get("executor")
+    command = processes.command_line(executor.pid) if executor is not None else []
+    for flag, value in zip(command, command[1:], strict=False):
+        if flag == "--executor-id":
+            return str(value)
+    return "driver" if executor is not None else ""
+
+
+def _row(values: Mapping[str, Any]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    kinds = {name: pa.string() for name in ("member", "incarnation", "refusal", "tombstone")}
+    schema = pa.schema([*kinds.items(), ("result", pa.binary())])
+    return pa.RecordBatch.from_pylist([{name: values.get(name) for name in schema.names}], schema)

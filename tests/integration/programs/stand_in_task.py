@@ -1,0 +1,48 @@
+"""The Spark task's part, in a process of its own so that a test can kill it.
+
+argv[1] is a JSON file: the launch, in plain values. Says {"sentinel": [pid, create_time]} when it
+has started, and the tombstone when it has finished, one JSON line each. A line on stdin makes it
+return while the sentinel runs.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from executor_agent.launcher import MemberLaunch, SentinelProcess
+from executor_agent.processes import ProcessIdentity, my_identity
+
+
+def main() -> None:
+    raw: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    if "bystander" in raw:  # a child of the task, but none of ours
+        subprocess.Popen(raw.pop("bystander"), stdin=subprocess.DEVNULL)
+    watch = {name: ProcessIdentity(*identity) for name, identity in raw.pop("watch").items()}
+    launch = MemberLaunch(
+        **{
+            **raw,
+            "watch": {"task": my_identity(), **watch},
+            "directory": Path(raw["directory"]),
+            "cwd": Path(raw["cwd"]),
+            "agent_argv": tuple(raw["agent_argv"]),
+            "member_argv": tuple(raw["member_argv"]),
+            "agent_config": raw["agent_config"].encode(),
+            "payload": raw["payload"].encode(),
+        }
+    )
+    sentinel = SentinelProcess(launch)
+    with sentinel:
+        identity = sentinel.identity
+        print(json.dumps({"sentinel": [identity.pid, identity.create_time]}), flush=True)
+        while not sentinel.wait(0.02):
+            if select.select([sys.stdin], [], [], 0)[0]:
+                break
+    print(sentinel.finish().to_json(), flush=True)
+
+
+main()

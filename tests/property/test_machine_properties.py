@@ -1,0 +1,344 @@
+"""Whatever happens, in whatever order: the core keeps its laws (see ``reference``), and waits end.
+
+HYPOTHESIS_PROFILE=thorough looks much longer, and elsewhere each time.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+)
+
+from coordinator.core import effects, events
+from coordinator.core.errors import TfleaseError
+from coordinator.core.liveness import STOP_BOUND
+from coordinator.core.machine import Machine
+from coordinator.core.model import (
+    Cause,
+    Endpoint,
+    ExecutorInfo,
+    ExitReport,
+    IncarnationId,
+    MemberId,
+    MemberPhase,
+    Role,
+    Roles,
+    RunId,
+    RunPhase,
+    RunSpec,
+    RunView,
+    Slots,
+    TaskState,
+)
+from tests.property.reference import Reference
+
+LIVENESS_TTL, FENCE_TIMEOUT, RESERVATION_TIMEOUT, MAX_GRACE = 4.0, 12.0, 60.0, 8.0
+TIME_TO_END = LIVENESS_TTL + 3 * (MAX_GRACE + STOP_BOUND) + FENCE_TIMEOUT + STOP_BOUND
+"""The search for the culprit, three stages, and a fence."""
+
+NEVER = float("inf")
+REPORTED = [cause for cause in Cause if cause is not Cause.TASK_FAILED]  # that one is Spark's word
+
+roles = st.builds(
+    Roles,
+    chief=st.integers(0, 1),
+    worker=st.integers(0, 2),
+    ps=st.integers(0, 1),
+    evaluator=st.integers(0, 1),
+).filter(lambda asked: asked.chief + asked.worker > 0)
+pick = st.integers(0, 1000)
+"""An index into what there is at that moment."""
+attempts = st.integers(0, 3)
+"""0: whoever holds the slot."""
+seconds = st.sampled_from([0.0, 0.5, 1.0, 2.5, 4.0, 10.0, 30.0, 61.0, 200.0])
+
+
+def spec_of(asked: Roles, grace: float, counting: Role | None) -> RunSpec:
+    return RunSpec(
+        roles=asked,
+        reservation_timeout=RESERVATION_TIMEOUT,
+        liveness_ttl=LIVENESS_TTL,
+        fence_timeout=FENCE_TIMEOUT,
+        beat_interval=1.0,
+        grace={Role.CHIEF: MAX_GRACE, Role.WORKER: grace, Role.EVALUATOR: 1.0, Role.PS: 0.0},
+        completion=frozenset({counting}) if counting and asked.count(counting) else frozenset(),
+    )
+
+
+class Runs(RuleBasedStateMachine):
+    """Up to three runs of one coordinator, and everything that can happen to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = Machine()
+        self.now = 0.0
+        self.references: dict[RunId, Reference] = {}
+        self.fresh = 10
+
+    # -- one event -------------------------------------------------------------------------
+
+    def views(self, machine: Machine | None = None) -> dict[RunId, RunView]:
+        seen = machine or self.machine
+        return {run_id: seen.view(run_id, self.now) for run_id in seen.run_ids()}
+
+    def feed(self, event: events.Event) -> None:
+        before, deadline = self.views(), self.machine.next_deadline()
+        run = before.get(getattr(event, "run_id", RunId("")))
+        expected = None
+        if run is not None and hasattr(event, "incarnation"):
+            expected = self.references[run.run_id].answer(event, run)
+        try:
+            done = self.machine.handle(event, self.now)
+        except TfleaseError as error:
+            assert type(error) is expected
+            assert self.views() == before, "a refused event changed something"
+            assert self.machine.next_deadline() == deadline
+            return
+        finally:
+            self.machine.check_invariants()
+        if isinstance(event, events.ReservationRequested):
+            assert [type(effect) for effect in done][:1] == [expected]
+        else:
+            assert expected in (None, tuple)
+        self.judge(event, before, done)
+
+    def judge(
+        self,
+        event: events.Event,
+        before: dict[RunId, RunView],
+        done: tuple[effects.Effect, ...],
+    ) -> None:
+        if isinstance(event, events.CoordinatorPaused):
+            for reference in self.references.values():
+                reference.pause(event.seconds)
+        for run_id, after in self.views().items():
+            if run_id not in before:
+                continue
+            own = [effect for effect in done if effect.run_id == run_id]
+            if getattr(event, "run_id", run_id) != run_id:
+                assert not own
+                assert after == before[run_id], "an event of another run"
+            else:
+                self.references[run_id].judge(event, before[run_id], after, own, self.now)
+
+    def pass_time(self, duration: float) -> None:
+        self.now += duration
+        for _ in range(3):
+            self.feed(events.TimePassed())
+            if self.machine.next_deadline() > self.now:
+                return
+        raise AssertionError("the deadline does not move: the engine would spin")
+
+    # -- who ---------------------------------------------------------------------------------
+
+    def run_at(self, index: int) -> RunView:
+        views = list(self.views().values())
+        open_ones = [view for view in views if not view.phase.is_terminal]
+        return (open_ones or views)[index % len(open_ones or views)]
+
+    def speaker(self, index: int, attempt: int) -> tuple[RunId, MemberId, IncarnationId]:
+        run = self.run_at(index)
+        member = run.members[(index // 7) % len(run.members)]
+        if attempt == 0 and member.incarnation is not None:
+            return run.run_id, member.id, member.incarnation
+        return run.run_id, member.id, self.attempt(run.run_id, member.id, attempt)
+
+    def attempt(self, run_id: RunId, slot: MemberId, number: int) -> IncarnationId:
+        return IncarnationId(f"{run_id}/{slot}/{number}")
+
+    def claim(self, run_id: RunId, slot: MemberId, incarnation: IncarnationId) -> None:
+        number = sum(map(ord, incarnation)) * 1000 + slot.index * 10 + len(slot.role.value)
+        executor = ExecutorInfo(hostname="host", boot_id="boot", pid=1)
+        endpoint = Endpoint("10.0.0.1", number)
+        self.feed(events.ReservationRequested(run_id, slot, incarnation, executor, endpoint))
+
+    # -- rules -----------------------------------------------------------------------------
+
+    @initialize(asked=roles, grace=st.sampled_from([0.0, 5.0]), counting=st.none())
+    def first_run(self, asked: Roles, grace: float, counting: None) -> None:
+        self.create(asked, grace, counting)
+
+    def create(self, asked: Roles, grace: float, counting: Role | None) -> None:
+        run_id = RunId(f"run{len(self.references)}")
+        self.references[run_id] = Reference()
+        self.feed(events.RunCreated(run_id, spec_of(asked, grace, counting)))
+
+    @precondition(lambda self: len(self.references) < 3)
+    @rule(
+        asked=roles,
+        grace=st.sampled_from([0.0, 5.0]),
+        counting=st.sampled_from([None, Role.CHIEF, Role.WORKER]),
+    )
+    def another_run(self, asked: Roles, grace: float, counting: Role | None) -> None:
+        self.create(asked, grace, counting)
+
+    @rule(index=pick, attempt=st.integers(1, 3))
+    def reserve(self, index: int, attempt: int) -> None:
+        run_id, slot, _ = self.speaker(index, attempt)
+        self.claim(run_id, slot, self.attempt(run_id, slot, attempt))
+
+    @rule(index=pick)
+    def reserve_a_slot_that_is_not(self, index: int) -> None:
+        run_id, slot, _ = self.speaker(index, 1)
+        beyond = MemberId(slot.role, 50)
+        self.claim(run_id, beyond, self.attempt(run_id, beyond, 1))
+
+    @rule(index=pick, leave_out=st.integers(0, 8))
+    def nearly_all_get_ready(self, index: int, leave_out: int) -> None:
+        run = self.run_at(index)
+        for number, member in enumerate(run.members):
+            if number == leave_out:
+                continue
+            incarnation = member.incarnation
+            if member.phase in (MemberPhase.EXPECTED, MemberPhase.FENCED):
+                self.fresh += 1
+                incarnation = self.attempt(run.run_id, member.id, self.fresh)
+                self.claim(run.run_id, member.id, incarnation)
+            if incarnation is not None:
+                self.feed_if_held(events.ProcessReady, run.run_id, member.id, incarnation)
+
+    def feed_if_held(
+        self, kind: Callable[..., Any], run_id: RunId, slot: MemberId, incarnation: IncarnationId
+    ) -> None:
+        if self.references[run_id].holder.get(slot) == incarnation:
+            self.feed(kind(run_id, slot, incarnation))
+
+    @rule(
+        index=pick,
+        attempt=attempts,
+        kind=st.sampled_from(
+            [events.SessionOpened, events.SessionClosed, events.Heard, events.ProcessReady]
+        ),
+    )
+    def speak(self, index: int, attempt: int, kind: Callable[..., Any]) -> None:
+        self.feed(kind(*self.speaker(index, attempt)))
+
+    @rule(index=pick, attempt=attempts, generation=st.sampled_from([1, 1, 1, 0, 2]))
+    def enter(self, index: int, attempt: int, generation: int) -> None:
+        self.feed(events.MainEntered(*self.speaker(index, attempt), generation))
+
+    @rule(index=pick)
+    def all_enter(self, index: int) -> None:
+        run = self.run_at(index)
+        for member in run.members:
+            if member.phase is MemberPhase.STARTING and member.incarnation is not None:
+                self.feed(events.MainEntered(run.run_id, member.id, member.incarnation, 1))
+
+    @rule(index=pick, attempt=attempts, generation=st.integers(0, 2), step=st.integers(0, 9))
+    def progress(self, index: int, attempt: int, generation: int, step: int) -> None:
+        self.feed(events.ProgressMade(*self.speaker(index, attempt), generation, step))
+
+    @rule(
+        index=pick,
+        attempt=st.sampled_from([0, 0, 0, 1, 2]),
+        generation=st.sampled_from([None, None, None, 0, 1, 2]),
+        cause=st.sampled_from([*REPORTED, Cause.COMPLETED, Cause.PEER_LOST, Cause.PEER_LOST]),
+    )
+    def end(self, index: int, attempt: int, generation: int | None, cause: Cause) -> None:
+        who = self.speaker(index, attempt)
+        told = self.views()[who[0]].generation if generation is None else generation
+        self.feed(events.ProcessEnded(*who, told, ExitReport(cause)))
+
+    @rule(index=pick, grace=st.sampled_from([None, 0.0, 1.0, 30.0]))
+    def stop(self, index: int, grace: float | None) -> None:
+        self.feed(events.StopRequested(self.run_at(index).run_id, "asked", grace))
+
+    @rule(index=pick)
+    def lose_owner(self, index: int) -> None:
+        self.feed(events.OwnerLost(self.run_at(index).run_id, "the owner is gone"))
+
+    @rule(index=pick, running=st.booleans(), failed=st.booleans())
+    def report_scheduling(self, index: int, running: bool, failed: bool) -> None:
+        run_id, slot, _ = self.speaker(index, 1)
+        tasks = {slot: TaskState(running=running, failed=failed and not running, message="x")}
+        self.feed(events.SchedulingReported(run_id, Slots(4, 2), tasks))
+
+    @rule(duration=seconds)
+    def coordinator_pauses(self, duration: float) -> None:
+        self.now += duration
+        self.feed(events.CoordinatorPaused(duration))
+
+    @rule(duration=seconds)
+    def silence(self, duration: float) -> None:
+        """Also far beyond the deadline: a late tick finds several that have come."""
+        self.pass_time(duration)
+
+    @rule()
+    def wait_for_the_deadline(self) -> None:
+        if self.machine.next_deadline() < NEVER:
+            self.pass_time(max(0.0, self.machine.next_deadline() - self.now))
+
+    @rule(duration=st.integers(1, 8), mute=pick)
+    def beats(self, duration: int, mute: int) -> None:
+        """All that hold a slot beat, but perhaps one."""
+        for _ in range(duration):
+            self.now += 1.0
+            self.beat_all(but=mute % 8)
+            self.pass_time(0.0)
+
+    def beat_all(self, but: int = -1) -> None:
+        number = 0
+        for run in self.views().values():
+            for member in run.members:
+                number += 1
+                watched = member.phase.is_live or member.phase is MemberPhase.LOST
+                if watched and member.incarnation is not None and number != but:
+                    self.feed(events.Heard(run.run_id, member.id, member.incarnation))
+
+    # -- every wait ends ---------------------------------------------------------------------
+
+    @rule()
+    def it_would_end_in_silence(self) -> None:
+        """From here, letting only time pass, every run ends within a known time."""
+        runs, now = copy.deepcopy(self.machine), self.now
+        views = self.views().values()
+        is_open = any(view.phase in (RunPhase.FORMING, RunPhase.RUNNING) for view in views)
+        bound = now + TIME_TO_END + (RESERVATION_TIMEOUT if is_open else 0.0)
+        while (deadline := runs.next_deadline()) < NEVER:
+            assert deadline <= bound, "this wait is too long"
+            now = max(now, deadline)
+            runs.handle(events.TimePassed(), now)
+            runs.check_invariants()
+        assert all(runs.view(run_id, now).phase.is_terminal for run_id in runs.run_ids())
+
+    def teardown(self) -> None:
+        """Nor does it take silence: agents that beat for ever keep only a gang at work."""
+        if not self.references:
+            return
+        self.it_would_end_in_silence()
+        until = self.now + RESERVATION_TIMEOUT + TIME_TO_END
+        while self.now < until:
+            self.now += LIVENESS_TTL - 1.0
+            self.beat_all()
+            self.pass_time(0.0)
+        for run in self.views().values():
+            if not run.phase.is_terminal:
+                assert run.phase is RunPhase.RUNNING
+                phases = {member.phase for member in run.members}
+                assert phases <= {MemberPhase.RUNNING, MemberPhase.EXITED}
+                assert MemberPhase.RUNNING in phases
+
+
+IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+TestRuns = pytest.mark.slow(Runs.TestCase)
+TestRuns.settings = settings(
+    deadline=None,
+    derandomize=not IS_THOROUGH,
+    database=None,
+    max_examples=3000 if IS_THOROUGH else 150,
+    stateful_step_count=60 if IS_THOROUGH else 40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=IS_THOROUGH,
+)
