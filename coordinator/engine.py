@@ -144,6 +144,10 @@ class Engine:
             if not watchers and self._watchers.get(run_id) is watchers:
                 del self._watchers[run_id]
 
+    def check_invariants(self) -> None:
+        """What must hold between events. Raises AssertionError."""
+        self._machine.check_invariants()
+
     async def all_ended(self) -> None:
         """Returns when no run is alive."""
         for run_id in self._machine.run_ids():

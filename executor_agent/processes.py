@@ -202,6 +202,7 @@ def _ancestors(pid: int) -> Iterator[ProcessIdentity]:
 
 
 def command_line(pid: int) -> list[str]:
+    """The words a process was started with; none when it is gone or not ours to read."""
     try:
         raw = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -209,9 +210,9 @@ def command_line(pid: int) -> list[str]:
     return raw.decode(errors="replace").split("\0")
 
 
-def _runs_module(command_line: Sequence[str], endings: tuple[str, ...]) -> bool:
+def _runs_module(words: Sequence[str], endings: tuple[str, ...]) -> bool:
     """`python -m pyspark.daemon pyspark.worker`; the modules can be replaced in Spark's conf."""
-    return any(flag == "-m" and module.endswith(endings) for flag, module in pairwise(command_line))
+    return any(flag == "-m" and module.endswith(endings) for flag, module in pairwise(words))
 
 
 def processes_with_marker(marker: str) -> list[ProcessIdentity]:

@@ -150,6 +150,7 @@ class Run:
     def _return_if_lost(self, member: Member, now: float) -> list[Effect]:
         if member.phase is not MemberPhase.LOST or self.phase is not RunPhase.FORMING:
             return []
+        member.exit = None
         member.move(
             MemberTrigger.RETURN_READY if member.is_ready else MemberTrigger.RETURN_RESERVED, now
         )

@@ -28,7 +28,7 @@ from coordinator.core.model import (
 from coordinator.spark import payload, preflight, results
 from coordinator.spark.coordinator_process import CoordinatorProcess
 from coordinator.spark.jobs import MemberJobs
-from coordinator.spark.options import InputMode, Options
+from coordinator.spark.options import InputMode, Options, ProgressCallback
 from coordinator.spark.progress import ProgressLine
 from coordinator.spark.results import RunResult
 from coordinator.spark.session import RunSession
@@ -55,7 +55,8 @@ class TFCluster:
         self._spark = spark
         self._options = options
         self._began_at = time.monotonic()
-        self._progress = ProgressLine(options.spec.name) if options.progress else None
+        self._progress = ProgressLine(options.spec.name) if options.progress is True else None
+        show = options.progress if callable(options.progress) else None
         self._shutdown_lock = threading.Lock()
         self._is_shut_down = False
         host = str(spark.sparkContext.getConf().get("spark.driver.host", ""))
@@ -65,7 +66,8 @@ class TFCluster:
             address, token = self._coordinator.address, self._coordinator.token
             self._client = RunClient(address, token)
             run = self._client.create(options.spec)
-            self._session = RunSession(self._client, run, self._progress)
+            show = show or (self._progress.show if self._progress else None)
+            self._session = RunSession(self._client, run, show)
             self._jobs = MemberJobs(spark, run.run_id, options.spec.name, self._session.job_ended)
             self._task = options.task(str(run.run_id), address, token, work, _CONNECT_TIMEOUT)
         except BaseException:
@@ -91,7 +93,7 @@ class TFCluster:
         log_dir: str | None = None,
         model_dir: str | None = None,
         bind: str | None = None,
-        progress: bool = True,
+        progress: bool | ProgressCallback = True,
     ) -> TFCluster:
         """Starts ``main_fun(args, ctx)`` in a process of its own on one executor slot for each
         member, and returns when it has been entered on all of them.
@@ -115,7 +117,8 @@ class TFCluster:
             log_dir, model_dir: handed to ``ctx``.
             bind: "host:port" for the coordinator; default: an address that executors reach, any
                 free port.
-            progress: show what is waited for on standard error.
+            progress: show what is waited for on standard error; or a function that is called
+                with the run (``RunView``) whenever something has changed.
 
         Raises:
             InvalidRun: arguments that make no sense; PayloadNotPicklable names the object.

@@ -49,7 +49,8 @@ class CoordinatorProcess:
         self.address = f"{host}:{found_port}"
 
     def _handshake(self, config: EmbeddedConfig) -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write((config.to_json() + "\n").encode())
             self._process.stdin.flush()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import enum
 import platform
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.core.completion import completion_roles
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
-from coordinator.core.model import DEFAULT_GRACE, Role, Roles, RunSpec
+from coordinator.core.model import DEFAULT_GRACE, Role, Roles, RunSpec, RunView
 from executor_agent.spark_task import MemberTask
+
+ProgressCallback = Callable[[RunView], object]
+"""Called with the run as it is, on a thread of tflease's, whenever something has changed."""
 
 
 class InputMode(enum.Enum):
@@ -35,7 +38,7 @@ class Options:
     log_dir: str | None = None
     model_dir: str | None = None
     bind: tuple[str, int] | None = None
-    progress: bool = True
+    progress: bool | ProgressCallback = True
 
     @classmethod
     def of(
@@ -53,7 +56,7 @@ class Options:
         log_dir: str | None,
         model_dir: str | None,
         bind: str | None,
-        progress: bool,
+        progress: bool | ProgressCallback,
     ) -> Options:
         """Raises InvalidRun, FeatureUnavailable."""
         _check_features(gpus, input_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
 from coordinator.core.model import MemberId, MemberPhase, RunPhase, RunView, TaskState
 from coordinator.spark.jobs import MemberJobs
 from coordinator.spark.preflight import slots as slots_of
-from coordinator.spark.progress import ProgressLine
+
+_log = logging.getLogger("tflease")
 
 _SCHEDULING_INTERVAL = 1.0
 
@@ -20,9 +22,11 @@ _SCHEDULING_INTERVAL = 1.0
 class RunSession:
     """Follows a run. ``wait_for`` is the only thing that blocks."""
 
-    def __init__(self, client: RunClient, run: RunView, progress: ProgressLine | None) -> None:
+    def __init__(
+        self, client: RunClient, run: RunView, show: Callable[[RunView], object] | None
+    ) -> None:
         self._client = client
-        self._progress = progress
+        self._show = show
         self._condition = threading.Condition()
         self._view = run
         self._lost: CoordinatorUnavailable | None = None
@@ -99,10 +103,19 @@ class RunSession:
         with self._condition:
             self._view = view
             self._condition.notify_all()
-        if self._progress is not None:
-            self._progress.show(view)
+        if self._show is not None:
+            self._show_quietly(view)
         if view.phase is RunPhase.STOPPING or view.phase.is_terminal:
             self._cancel_unneeded(view)
+
+    def _show_quietly(self, view: RunView) -> None:
+        """A display that fails must not end the watch."""
+        assert self._show is not None
+        try:
+            self._show(view)
+        except Exception as error:
+            _log.warning("the progress display failed and is switched off: %s", error)
+            self._show = None
 
     def _cancel_unneeded(self, view: RunView) -> None:
         """Tasks that were never scheduled must not start now and hold a slot (R2)."""

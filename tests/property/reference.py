@@ -124,7 +124,11 @@ class Reference:
         if new.phase is MemberPhase.FENCED and old.phase is not MemberPhase.FENCED:
             assert silence >= spec.fence_timeout + STOP_BOUND, "fenced while it may live"
         ended = new.phase.has_ended or new.phase is MemberPhase.LOST
-        if before.phase is not RunPhase.FORMING and ended and new.exit != old.exit:
+        if (
+            before.phase is not RunPhase.FORMING
+            and ended
+            and (new.phase, new.exit) != (old.phase, old.exit)
+        ):
             self._end(new, self.step)
 
     def _end(self, member: MemberView, step: float) -> None:
@@ -180,6 +184,6 @@ class Reference:
             return
         assert (after.failure is not None) == (self.fate is RunPhase.FAILED)
         if after.failure is not None and after.failure.cause is not Cause.TASK_FAILED:
-            best = min(self.ends)[:3]
-            blamed = [end for end in self.ends if end.member == after.failure.member]
-            assert best in [end[:3] for end in blamed], f"{best} is to blame, not {blamed}"
+            best = min(end[:3] for end in self.ends)
+            blamed = [end[:3] for end in self.ends if end.member == after.failure.member]
+            assert best in blamed, f"{best} is to blame, not {after.failure.member}: {blamed}"

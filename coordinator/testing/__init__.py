@@ -1,0 +1,39 @@
+"""Testing tools: a real coordinator in the test's own event loop, and fake members for it.
+
+Nothing is mocked: fakes speak gRPC to the same server that runs in production. They need neither
+Spark nor TensorFlow, and a run of three members takes a few milliseconds::
+
+    from coordinator.core.model import Cause, ExitReport, Roles, RunPhase, RunSpec
+    from coordinator.testing import Script, drive, serving
+
+    async def test_the_first_failure_is_named():
+        crash = ExitReport(Cause.USER_EXCEPTION, exception_type="ValueError", message="bad labels")
+        async with serving() as coordinator:
+            run = await drive(
+                coordinator, RunSpec(Roles(worker=2, ps=1)), {"worker:1": Script(report=crash)}
+            )
+        assert run.phase is RunPhase.FAILED
+        assert "worker:1" in run.failure.summary
+
+``serving`` starts the coordinator, ``drive`` plays a whole run, ``FakeGang`` and ``FakeExecutor``
+let the test take every step itself, ``ManualClock`` makes timeouts pass without waiting for them.
+"""
+
+from coordinator.testing.clock import ManualClock
+from coordinator.testing.executor import FakeExecutor
+from coordinator.testing.gang import FakeGang, drive
+from coordinator.testing.script import COMPLETED, STOPPED, Moment, Script
+from coordinator.testing.serving import Serving, serving
+
+__all__ = [
+    "COMPLETED",
+    "STOPPED",
+    "FakeExecutor",
+    "FakeGang",
+    "ManualClock",
+    "Moment",
+    "Script",
+    "Serving",
+    "drive",
+    "serving",
+]

@@ -1,0 +1,92 @@
+"""One session of a fake member: numbers what it says, and waits for the acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from coordinator.client import Acknowledged, Attendance, Start, Stop
+from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
+
+
+class FakeSession:
+    """Says one thing at a time. ``start`` and ``stop`` are the last commands of this session."""
+
+    def __init__(self, attendance: Attendance) -> None:
+        self.start: Start | None = None
+        self.stop: Stop | None = None
+        self._attendance = attendance
+        self._sequence = 0
+        self._acknowledged = -1  # a hello is number 0
+        self._over: TfleaseError | None = None
+        self._news = asyncio.Event()
+        self._listener: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+
+    async def open(self, beat_interval: float | None) -> None:
+        """Says hello. Beats by itself unless the interval is None."""
+        await self._attendance.__aenter__()
+        self._listener = asyncio.create_task(self._listen())
+        await self.until(lambda: self._acknowledged >= 0)
+        if beat_interval is not None:
+            self._heart = asyncio.create_task(self._keep_beating(beat_interval))
+
+    async def close(self) -> None:
+        """Without a goodbye."""
+        tasks = [task for task in (self._listener, self._heart) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._attendance.__aexit__(None, None, None)
+
+    def hush(self) -> None:
+        """Beats no more; the connection stays open."""
+        if self._heart is not None:
+            self._heart.cancel()
+
+    async def say(self, what: Callable[..., Coroutine[Any, Any, None]], *with_: object) -> None:
+        """``what`` is a method of ``Attendance``. Returns when it has been acknowledged; raises
+        what it was refused with."""
+        self._sequence += 1
+        number = self._sequence
+        await what(self._attendance, number, *with_)
+        await self.until(lambda: self._acknowledged >= number)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Raises why the session is over when it is before that."""
+        while not condition():
+            if self._over is not None:
+                raise self._over
+            await self._news.wait()
+
+    def _tell_waiting(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _listen(self) -> None:
+        try:
+            async for command in self._attendance.commands():
+                match command:
+                    case Acknowledged(sequence=sequence):
+                        self._acknowledged = sequence
+                    case Start():
+                        self.start = command
+                    case Stop():
+                        self.stop = command
+                self._tell_waiting()
+        except TfleaseError as error:
+            self._over = error
+        else:
+            self._over = CoordinatorUnavailable("the coordinator has ended the session")
+        self._tell_waiting()
+
+    async def _keep_beating(self, interval: float) -> None:
+        while self._over is None:
+            await asyncio.sleep(interval)
+            self._sequence += 1
+            try:
+                await self._attendance.heartbeat(self._sequence)
+            except TfleaseError:
+                return  # the listener knows why
