@@ -57,6 +57,7 @@ class Engine:
         self._sessions: dict[tuple[RunId, IncarnationId], Session] = {}
         self._watchers: dict[RunId, set[asyncio.Event]] = {}
         self._requests: dict[str, RunId] = {}
+        self._specs: dict[RunId, RunSpec] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = clock()
         self._closed = False
@@ -119,6 +120,12 @@ class Engine:
     def view(self, run_id: RunId) -> RunView:
         """Raises UnknownRun."""
         return self._machine.view(run_id, self._clock())
+
+    def spec(self, run_id: RunId) -> RunSpec:
+        """What a run is: fixed, and without the price of a view. Raises UnknownRun."""
+        if run_id not in self._specs:
+            self._specs[run_id] = self.view(run_id).spec
+        return self._specs[run_id]
 
     def views(self) -> list[RunView]:
         """All runs, newest last."""

@@ -100,7 +100,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 endpoint=wire.endpoint_from_pb(request.endpoint),
             )
         )
-        spec = self._engine.view(run_id).spec
+        spec = self._engine.spec(run_id)
         response = reservation_pb.ReserveResponse(
             beat_interval=wire.duration(spec.beat_interval),
             fence_timeout=wire.duration(spec.fence_timeout),

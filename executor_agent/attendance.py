@@ -183,9 +183,9 @@ class Membership:
 
     async def _write(self, session: Attendance, reservation: Reservation) -> None:
         while True:
+            self._queued.clear()  # before the taking: what is queued while we send must wake us
             for numbered in self._outbox.take(time.monotonic()):
                 await _send(session, numbered.sequence, numbered.report)
-            self._queued.clear()
             interval = reservation.beat_interval * random.uniform(1 - _JITTER, 1 + _JITTER)
             try:
                 async with asyncio.timeout(interval):

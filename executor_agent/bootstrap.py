@@ -150,14 +150,15 @@ class Bootstrap:
     def _keep(self, result: object) -> Outcome:
         try:
             _write(self._directory / RESULT_FILE, lambda file: cloudpickle.dump(result, file))
+        except OSError as error:
+            why = f"{RESULT_FILE} cannot be written ({error})"
         except Exception as error:
-            message = (
-                f"what main_fun returned was not kept: {_culprit(result)} cannot be pickled "
-                f"({type(error).__name__}: {error})"
-            )
-            print(f"tflease: warning: {message}", file=sys.stderr)
-            return Outcome(Status.RETURNED, message=message)
-        return Outcome(Status.RETURNED, has_result=True)
+            why = f"{_culprit(result)} cannot be pickled ({type(error).__name__}: {error})"
+        else:
+            return Outcome(Status.RETURNED, has_result=True)
+        message = f"what main_fun returned was not kept: {why}"
+        print(f"tflease: warning: {message}", file=sys.stderr)
+        return Outcome(Status.RETURNED, message=message)
 
     def finish(self, outcome: Outcome) -> int:
         """Leave the outcome behind, on disk and with the agent; the exit code."""

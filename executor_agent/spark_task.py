@@ -25,8 +25,10 @@ from executor_agent.processes import ProcessIdentity
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_SCHEMA = "member string, incarnation string, refusal string, tombstone string, result binary"
-"""Spark's DDL of the row that a task returns. ``refusal``: why no member was started at all."""
+_TEXTS = ("member", "incarnation", "refusal", "reason", "tombstone")
+ROW_SCHEMA = ", ".join([*(f"{name} string" for name in _TEXTS), "result binary"])
+"""Spark's DDL of the row that a task returns. ``refusal``: why no member was started at all;
+``reason``: why it was stopped; ``tombstone``: JSON, what its sentinel proved; ``result``: pickled."""
 
 _SECRETS = (
     "PYTHON_WORKER_FACTORY_SECRET",
@@ -87,6 +89,7 @@ class MemberTask:
             return {**row, "refusal": f"no directory for the member: {error}"}
         launch = self._launch(member, incarnation, directory, cpus)
         tombstone = SentinelProcess(launch).run()
+        row["reason"] = tombstone.reason
         row["tombstone"] = tombstone.to_json()
         row["result"] = member_directory.take_result(directory)
         return row
@@ -168,6 +171,5 @@ def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:
 def _row(values: Mapping[str, Any]) -> pa.RecordBatch:
     import pyarrow as pa
 
-    kinds = {name: pa.string() for name in ("member", "incarnation", "refusal", "tombstone")}
-    schema = pa.schema([*kinds.items(), ("result", pa.binary())])
+    schema = pa.schema([*((name, pa.string()) for name in _TEXTS), ("result", pa.binary())])
     return pa.RecordBatch.from_pylist([{name: values.get(name) for name in schema.names}], schema)

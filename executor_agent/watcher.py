@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -90,11 +91,15 @@ class Watcher:
         self._kill_at: float | None = None  # monotonic; set once nobody is left who would kill us
         self._line = b""
         self._poller = select.poll()
+        self._pipes: dict[int, int] = {}  # inode of each pipe that is watched
 
     def start(self) -> None:
-        """Start the thread."""
-        self._poller.register(MEMBER_STOP_FD, select.POLLIN)
-        self._poller.register(MEMBER_TASK_DEAD_MAN_FD, 0)  # POLLHUP is always reported
+        """Start the thread. What is no pipe is not watched: some anchors have no task pipe."""
+        # POLLHUP needs no asking for.
+        for descriptor, events in ((MEMBER_STOP_FD, select.POLLIN), (MEMBER_TASK_DEAD_MAN_FD, 0)):
+            if inode := _pipe_inode(descriptor):
+                self._pipes[descriptor] = inode
+                self._poller.register(descriptor, events)
         threading.Thread(target=self._run, name="tflease-watcher", daemon=True).start()
 
     def started(self, grace: float) -> None:
@@ -110,19 +115,19 @@ class Watcher:
                 left = max(0.0, self._kill_at - time.monotonic())
                 if left == 0.0:
                     _kill_ourselves()
-            for descriptor, events in self._poller.poll(None if left is None else left * 1000):
-                if descriptor == MEMBER_STOP_FD:
-                    self._read_stop(events)
+            for descriptor, _ in self._poller.poll(None if left is None else left * 1000):
+                if _pipe_inode(descriptor) != self._pipes[descriptor]:
+                    # User code closed it (a closefrom), and the number may be a file of its own
+                    # by now, whose end must not be taken for the end of the Spark task.
+                    self._poller.unregister(descriptor)
+                    print(f"tflease: warning: descriptor {descriptor} was closed", file=sys.stderr)
+                elif descriptor == MEMBER_STOP_FD:
+                    self._read_stop()
                 else:
                     self._poller.unregister(descriptor)
-                    if not events & select.POLLNVAL:  # an anchor without that pipe leaves it closed
-                        self._orphaned("the Spark task is gone")
+                    self._orphaned("the Spark task is gone")
 
-    def _read_stop(self, events: int) -> None:
-        if events & select.POLLNVAL:
-            self._poller.unregister(MEMBER_STOP_FD)
-            print("tflease: warning: the stop pipe was closed in this process", file=sys.stderr)
-            return
+    def _read_stop(self) -> None:
         data = os.read(MEMBER_STOP_FD, 4096)
         if not data:
             self._poller.unregister(MEMBER_STOP_FD)
@@ -151,6 +156,14 @@ class Watcher:
             if not self._started:
                 os._exit(0)
         self.stop.begin(reason)
+
+
+def _pipe_inode(descriptor: int) -> int | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_ino if stat.S_ISFIFO(status.st_mode) else None
 
 
 def _kill_ourselves() -> None:

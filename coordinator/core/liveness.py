@@ -41,14 +41,12 @@ class SilenceWatch:
         self.next_at = min(self.next_at, deadline(member, self._spec))
 
     def due(self, now: float) -> list[Member]:
-        """Members whose deadline has come; the caller moves them on, then calls ``rearm``."""
+        """Members whose deadline has come, the longest silent first; the caller moves them on,
+        then calls ``rearm``."""
         if now < self.next_at:
             return []
-        return [member for member in self._members if self.is_due(member, now)]
-
-    def is_due(self, member: Member, now: float) -> bool:
-        """True when this member's deadline has come."""
-        return deadline(member, self._spec) <= now
+        due = [member for member in self._members if deadline(member, self._spec) <= now]
+        return sorted(due, key=lambda member: member.last_heard_at)
 
     def rearm(self) -> None:
         """Recomputes ``next_at``."""

@@ -211,7 +211,8 @@ class Run:
 
     def _form_if_ready(self, now: float) -> list[Effect]:
         members = list(self._members.values())
-        if any(member.phase is not MemberPhase.READY for member in members):
+        ready = all(member.phase is MemberPhase.READY for member in members)
+        if self.phase is not RunPhase.FORMING or not ready:  # "ready" may cross our "stop"
             return []
         problem = roster.address_problem(member.view() for member in members)
         if problem:
@@ -291,10 +292,7 @@ class Run:
 
     def pass_time(self, now: float) -> list[Effect]:
         """Deadlines that have come."""
-        effects: list[Effect] = []
-        for member in self._silence.due(now):
-            if self._silence.is_due(member, now):  # still: the one before may have moved it
-                effects += self._silent(member, now)
+        effects = self._notice_silence(now)
         self._silence.rearm()
         if now >= self._forming_deadline and self._ending is None:
             effects += self._time_out(now)
@@ -302,10 +300,23 @@ class Run:
             effects += self._go_on(now)
         return effects
 
-    def _silent(self, member: Member, now: float) -> list[Effect]:
-        if member.phase is MemberPhase.LOST:
-            member.move(MemberTrigger.FENCE, now)
-            return self._changed()
+    def _notice_silence(self, now: float) -> list[Effect]:
+        due = self._silence.due(now)
+        lost = [member for member in due if member.phase is not MemberPhase.LOST]
+        for member in due:  # all before anybody is told to stop: their silence is not our doing
+            if member in lost:
+                self._lose(member, now)
+            else:
+                member.move(MemberTrigger.FENCE, now)
+        if lost and self.phase is RunPhase.RUNNING:
+            reason = f"{lost[0].id} failed: {Cause.LOST_CONTACT.value}"
+            return self._end(Kind.FAILED, RunTrigger.FAILED, reason, now, first=lost[0])
+        for member in lost:
+            if self._ending is not None and member.exit is not None:
+                self._ending.observe(member, member.exit, now)
+        return self._changed() if due else []
+
+    def _lose(self, member: Member, now: float) -> None:
         silence = now - member.last_heard_at
         member.move(MemberTrigger.LOSE, now)
         text = (
@@ -313,9 +324,6 @@ class Run:
             f"is gone; log and tombstone, if any: {member.executor and member.executor.directory}"
         )
         member.exit = ExitReport(Cause.LOST_CONTACT, message=text)
-        if self.phase is RunPhase.FORMING:
-            return self._changed()
-        return self._member_settled(member, member.exit, now)
 
     def _time_out(self, now: float) -> list[Effect]:
         waiting = "; ".join(diagnosis.explain(self.view(now), now))

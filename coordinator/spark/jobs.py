@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """What a task returned."""
+    """What a task returned. ``refusal``: why no member was started; ``reason``: why it was
+    stopped; ``tombstone``: JSON, what its sentinel proved; ``result``: pickled."""
 
     member: MemberId
     incarnation: str
     refusal: str | None
+    reason: str | None
     tombstone: str | None
     result: bytes | None
 
@@ -130,20 +132,14 @@ def _row(row: Any) -> MemberRow:
         member=MemberId.parse(row.member),
         incarnation=row.incarnation,
         refusal=row.refusal,
+        reason=row.reason,
         tombstone=row.tombstone,
         result=bytes(row.result) if row.result is not None else None,
     )
 
 
 def _reason(row: MemberRow) -> str:
-    if row.refusal is not None:
-        return row.refusal
-    from executor_agent.core.supervision import Tombstone
-
-    try:
-        return Tombstone.from_json(row.tombstone or "").reason
-    except ValueError as error:
-        return f"its task ended without a readable tombstone: {error}"
+    return row.refusal or row.reason or "its task ended and said nothing"
 
 
 _ADVICE = (

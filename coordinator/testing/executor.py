@@ -217,6 +217,21 @@ class FakeExecutor:
         except RunOver:
             return None
 
+    async def work(self, script: Script | None = None) -> ExitReport | None:
+        """The part of ``live`` that follows ``enter``: what ``main_fun`` does, to the end."""
+        script = script or Script.of(self.member.role)
+        for step in range(1, script.steps + 1):
+            await self.progress(step)
+        if script.serves:
+            await self.told_to_stop()
+        elif script.works_until is not None:
+            await self._until_set(script.works_until)
+        if self.stop is not None:
+            return await self._obey(script)
+        await self.end(script.report)
+        await self.leave()
+        return script.report
+
     async def _live(self, script: Script) -> ExitReport | None:
         if script.joins_after is not None:
             await script.joins_after.wait()
@@ -237,7 +252,7 @@ class FakeExecutor:
                 return None
             if self.stop is not None:
                 return await self._obey(script)
-        return await self._work(script)
+        return await self.work(script)
 
     async def _is_gone_at(self, moment: Moment, script: Script) -> bool:
         if script.dies_at is moment:
@@ -249,19 +264,6 @@ class FakeExecutor:
     async def _started_or_stopped(self) -> None:
         session = self._in_session()
         await session.until(lambda: session.start is not None or session.stop is not None)
-
-    async def _work(self, script: Script) -> ExitReport | None:
-        for step in range(1, script.steps + 1):
-            await self.progress(step)
-        if script.serves:
-            await self.told_to_stop()
-        elif script.works_until is not None:
-            await self._until_set(script.works_until)
-        if self.stop is not None:
-            return await self._obey(script)
-        await self.end(script.report)
-        await self.leave()
-        return script.report
 
     async def _until_set(self, event: asyncio.Event) -> None:
         """Or until told to stop."""

@@ -103,6 +103,12 @@ class FakeGang:
             for executor in self:
                 group.create_task(executor.enter())
 
+    async def finish(self) -> None:
+        """From ``enter`` to a good end: those who train complete, the others obey their stop."""
+        async with asyncio.TaskGroup() as group:
+            for executor in self:
+                group.create_task(executor.work())
+
     async def beat(self, *, without: Collection[str] = ()) -> None:
         """One heartbeat of everybody but ``without``."""
         async with asyncio.TaskGroup() as group:

@@ -41,6 +41,7 @@ class MemberProcess:
         *,
         preload: tuple[str, ...] = ("json",),
         env: dict[str, str] | None = None,
+        without_task_pipe: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -58,6 +59,8 @@ class MemberProcess:
         shared_read, self.shared_write = os.pipe()
         task_read, self.task_write = os.pipe()
         reads = [theirs.detach(), stop_read, payload, shared_read, task_read]
+        if without_task_pipe:  # as on an anchor that is the executor
+            os.close(reads.pop())
         sources = [_high(descriptor) for descriptor in reads]
         log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         command = [sys.executable, "-m", "executor_agent.bootstrap", "--directory", str(directory)]

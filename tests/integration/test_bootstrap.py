@@ -74,7 +74,7 @@ def test_what_main_fun_raises_is_kept_and_begins_in_main_fun(tmp_path: Path) -> 
     assert (outcome.status, outcome.exception_type) == (Status.RAISED, "ValueError")
     assert (outcome.message, outcome.peer_lost, outcome.exit_code) == ("no such batch", False, 1)
     assert "in fails" in outcome.traceback
-    assert "bootstrap.py" not in outcome.traceback
+    assert "executor_agent" not in outcome.traceback
     assert "ValueError: no such batch" in log
 
 
@@ -297,15 +297,26 @@ def test_an_orphan_may_save_within_its_grace(tmp_path: Path) -> None:
         assert member.result() == "stopped"
 
 
-def test_an_anchor_without_a_task_pipe_disturbs_nobody(tmp_path: Path) -> None:
-    def closed_from_the_start(args: Any, ctx: Any) -> bool:
-        os.close(7)
+def test_a_descriptor_that_user_code_reuses_is_not_taken_for_ours(tmp_path: Path) -> None:
+    def reuses(args: Any, ctx: Any) -> bool:
+        os.closerange(3, 8)
+        read, write = os.pipe()
+        os.dup2(read, 7)
+        os.close(write)  # a pipe that has hung up, under the number of the Spark task's
         return bool(ctx.wait_for_stop(0.3))
 
-    with MemberProcess(tmp_path, closed_from_the_start) as member:
+    with MemberProcess(tmp_path, reuses) as member:
         member.start()
         assert member.wait(20) == 0
         assert member.result() is False
+
+
+def test_an_anchor_without_a_task_pipe_disturbs_nobody(tmp_path: Path) -> None:
+    with MemberProcess(tmp_path, waits, without_task_pipe=True) as member:
+        member.start(grace=30)
+        member.stop()
+        assert member.wait(20) == 0
+        assert member.result() == "stopped"
 
 
 def test_threads_and_atexit_callbacks_finish_before_the_end(tmp_path: Path) -> None:
@@ -392,4 +403,4 @@ def test_an_outcome_that_cannot_be_written_still_reaches_the_agent(tmp_path: Pat
         finished = member.expect("finished")
         assert member.wait(20) == 1
         assert finished["outcome"]["status"] == "returned"
-        assert "was not kept" in finished["outcome"]["message"]
+        assert "was not kept: result.pkl cannot be written" in finished["outcome"]["message"]

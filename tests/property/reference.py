@@ -144,6 +144,12 @@ class Reference:
             asked = isinstance(event, events.StopRequested | events.OwnerLost)
             well = RunPhase.SUCCEEDED if complete else RunPhase.FAILED
             self.fate = RunPhase.CANCELLED if asked else well
+            if isinstance(event, events.TimePassed) and after.failure is not None:
+                waits = before.phase is RunPhase.FORMING or any(
+                    member.phase is MemberPhase.STARTING for member in before.members
+                )
+                lost = any(member.phase is MemberPhase.LOST for member in after.members)
+                assert waits or lost, "timed out while nobody was waited for"
             if before.phase is RunPhase.FORMING:  # who was lost then was being replaced
                 culprit = getattr(event, "member", None)
                 for new in after.members:

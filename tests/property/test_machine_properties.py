@@ -61,7 +61,8 @@ pick = st.integers(0, 1000)
 """An index into what there is at that moment."""
 attempts = st.integers(0, 3)
 """0: whoever holds the slot."""
-seconds = st.sampled_from([0.0, 0.5, 1.0, 2.5, 4.0, 10.0, 30.0, 61.0, 200.0])
+seconds = st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.5, 2.5, 4.0, 10.0, 30.0, 200.0])
+graces = st.sampled_from([0.0, 5.0])
 
 
 def spec_of(asked: Roles, grace: float, counting: Role | None) -> RunSpec:
@@ -77,7 +78,7 @@ def spec_of(asked: Roles, grace: float, counting: Role | None) -> RunSpec:
 
 
 class Runs(RuleBasedStateMachine):
-    """Up to three runs of one coordinator, and everything that can happen to them."""
+    """Several runs of one coordinator, and everything that can happen to them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,23 +166,30 @@ class Runs(RuleBasedStateMachine):
 
     # -- rules -----------------------------------------------------------------------------
 
-    @initialize(asked=roles, grace=st.sampled_from([0.0, 5.0]), counting=st.none())
-    def first_run(self, asked: Roles, grace: float, counting: None) -> None:
-        self.create(asked, grace, counting)
+    @initialize(asked=roles, grace=graces, at_work=st.booleans())
+    def first_run(self, asked: Roles, grace: float, at_work: bool) -> None:
+        self.create(asked, grace, None, at_work)
 
-    def create(self, asked: Roles, grace: float, counting: Role | None) -> None:
+    @precondition(lambda self: len(self.references) < 8 and self.open_runs() < 3)
+    @rule(
+        asked=roles,
+        grace=graces,
+        counting=st.sampled_from([None, Role.CHIEF, Role.WORKER]),
+        at_work=st.booleans(),
+    )
+    def another_run(self, asked: Roles, grace: float, counting: Role | None, at_work: bool) -> None:
+        self.create(asked, grace, counting, at_work)
+
+    def create(self, asked: Roles, grace: float, counting: Role | None, at_work: bool) -> None:
         run_id = RunId(f"run{len(self.references)}")
         self.references[run_id] = Reference()
         self.feed(events.RunCreated(run_id, spec_of(asked, grace, counting)))
+        if at_work:
+            self.get_ready(self.views()[run_id], leave_out=-1)
+            self.enter_main(self.views()[run_id])
 
-    @precondition(lambda self: len(self.references) < 3)
-    @rule(
-        asked=roles,
-        grace=st.sampled_from([0.0, 5.0]),
-        counting=st.sampled_from([None, Role.CHIEF, Role.WORKER]),
-    )
-    def another_run(self, asked: Roles, grace: float, counting: Role | None) -> None:
-        self.create(asked, grace, counting)
+    def open_runs(self) -> int:
+        return sum(not view.phase.is_terminal for view in self.views().values())
 
     @rule(index=pick, attempt=st.integers(1, 3))
     def reserve(self, index: int, attempt: int) -> None:
@@ -194,9 +202,11 @@ class Runs(RuleBasedStateMachine):
         beyond = MemberId(slot.role, 50)
         self.claim(run_id, beyond, self.attempt(run_id, beyond, 1))
 
-    @rule(index=pick, leave_out=st.integers(0, 8))
-    def nearly_all_get_ready(self, index: int, leave_out: int) -> None:
-        run = self.run_at(index)
+    @rule(index=pick, leave_out=st.integers(0, 8), only_reserve=st.booleans())
+    def nearly_all_get_ready(self, index: int, leave_out: int, only_reserve: bool) -> None:
+        self.get_ready(self.run_at(index), leave_out, only_reserve)
+
+    def get_ready(self, run: RunView, leave_out: int, only_reserve: bool = False) -> None:
         for number, member in enumerate(run.members):
             if number == leave_out:
                 continue
@@ -205,7 +215,7 @@ class Runs(RuleBasedStateMachine):
                 self.fresh += 1
                 incarnation = self.attempt(run.run_id, member.id, self.fresh)
                 self.claim(run.run_id, member.id, incarnation)
-            if incarnation is not None:
+            if incarnation is not None and not only_reserve:
                 self.feed_if_held(events.ProcessReady, run.run_id, member.id, incarnation)
 
     def feed_if_held(
@@ -230,12 +240,14 @@ class Runs(RuleBasedStateMachine):
 
     @rule(index=pick)
     def all_enter(self, index: int) -> None:
-        run = self.run_at(index)
+        self.enter_main(self.run_at(index))
+
+    def enter_main(self, run: RunView) -> None:
         for member in run.members:
             if member.phase is MemberPhase.STARTING and member.incarnation is not None:
                 self.feed(events.MainEntered(run.run_id, member.id, member.incarnation, 1))
 
-    @rule(index=pick, attempt=attempts, generation=st.integers(0, 2), step=st.integers(0, 9))
+    @rule(index=pick, attempt=attempts, generation=st.integers(0, 2), step=st.just(5))
     def progress(self, index: int, attempt: int, generation: int, step: int) -> None:
         self.feed(events.ProgressMade(*self.speaker(index, attempt), generation, step))
 
@@ -245,23 +257,23 @@ class Runs(RuleBasedStateMachine):
         generation=st.sampled_from([None, None, None, 0, 1, 2]),
         cause=st.sampled_from([*REPORTED, Cause.COMPLETED, Cause.PEER_LOST, Cause.PEER_LOST]),
     )
-    def end(self, index: int, attempt: int, generation: int | None, cause: Cause) -> None:
+    def ends(self, index: int, attempt: int, generation: int | None, cause: Cause) -> None:
         who = self.speaker(index, attempt)
         told = self.views()[who[0]].generation if generation is None else generation
         self.feed(events.ProcessEnded(*who, told, ExitReport(cause)))
 
-    @rule(index=pick, grace=st.sampled_from([None, 0.0, 1.0, 30.0]))
-    def stop(self, index: int, grace: float | None) -> None:
-        self.feed(events.StopRequested(self.run_at(index).run_id, "asked", grace))
+    @rule(index=pick, grace=st.sampled_from([None, 0.0, 1.0, 30.0]), owner=st.booleans())
+    def stop(self, index: int, grace: float | None, owner: bool) -> None:
+        run_id = self.run_at(index).run_id
+        if owner:
+            self.feed(events.OwnerLost(run_id, "the owner is gone"))
+        else:
+            self.feed(events.StopRequested(run_id, "asked", grace))
 
-    @rule(index=pick)
-    def lose_owner(self, index: int) -> None:
-        self.feed(events.OwnerLost(self.run_at(index).run_id, "the owner is gone"))
-
-    @rule(index=pick, running=st.booleans(), failed=st.booleans())
-    def report_scheduling(self, index: int, running: bool, failed: bool) -> None:
+    @rule(index=pick, state=st.integers(0, 7))
+    def report_scheduling(self, index: int, state: int) -> None:
         run_id, slot, _ = self.speaker(index, 1)
-        tasks = {slot: TaskState(running=running, failed=failed and not running, message="x")}
+        tasks = {slot: TaskState(running=state == 1, failed=state == 0, message="x")}
         self.feed(events.SchedulingReported(run_id, Slots(4, 2), tasks))
 
     @rule(duration=seconds)
@@ -337,7 +349,7 @@ TestRuns.settings = settings(
     deadline=None,
     derandomize=not IS_THOROUGH,
     database=None,
-    max_examples=3000 if IS_THOROUGH else 150,
+    max_examples=4000 if IS_THOROUGH else 350,
     stateful_step_count=60 if IS_THOROUGH else 40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     report_multiple_bugs=False,

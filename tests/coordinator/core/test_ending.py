@@ -8,7 +8,7 @@ from coordinator.core import events
 from coordinator.core.effects import SendStop
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.model import Cause, MemberPhase, Role, Roles, RunPhase
-from tests.coordinator.core.scene import Scene, told_to_stop
+from tests.coordinator.core.scene import Scene, told_to_start, told_to_stop
 
 FULL = Roles(chief=1, worker=2, ps=1, evaluator=1)
 
@@ -132,6 +132,16 @@ def test_a_stop_while_forming_ends_at_once_what_has_not_begun() -> None:
     assert scene.phase is RunPhase.CANCELLED
 
 
+def test_members_that_get_ready_after_the_stop_do_not_start() -> None:
+    """R2: "ready" and "stop" cross on the wire."""
+    scene = Scene(Roles(worker=2))
+    scene.take_slots()
+    scene.stop()
+    assert scene.ready("worker:0") != ()
+    assert told_to_start(scene.ready("worker:1")) == []
+    assert scene.phase is RunPhase.STOPPING
+
+
 def test_a_stop_of_a_run_without_members_is_its_end() -> None:
     scene = Scene(FULL)
     scene.stop()
@@ -217,6 +227,29 @@ def test_a_member_lost_at_a_stages_deadline_is_not_fenced_in_the_same_breath() -
     scene.handle(events.TimePassed())
     assert scene.phases() == {"worker:0": MemberPhase.LOST, "worker:1": MemberPhase.LOST}
     assert scene.phase is RunPhase.STOPPING
+
+
+def test_of_two_silent_members_the_longer_silent_is_blamed_and_neither_for_our_stop() -> None:
+    """E2: one late tick finds both."""
+    scene = Scene(Roles(worker=2))
+    scene.form()
+    scene.now = 1.0
+    scene.beat("worker:0")
+    scene.now = 17.0
+    scene.handle(events.TimePassed())
+    assert failure_of(scene) == ("worker:1", Cause.LOST_CONTACT)
+    assert scene.view.settled
+
+
+def test_who_is_silent_when_its_stage_comes_was_so_before_it_was_told() -> None:
+    """E2: the ps behind a hang goes dark in the very tick that stops it."""
+    scene = Scene(Roles(chief=1, worker=1, ps=1))
+    scene.form()
+    scene.end("chief:0", Cause.PEER_LOST)
+    scene.wait(15)  # nobody shows: worker:0 is told to stop
+    scene.now = 31.0  # worker:0 and ps:0 have both been silent for 16 s
+    scene.handle(events.TimePassed())
+    assert failure_of(scene) == ("ps:0", Cause.LOST_CONTACT)
 
 
 def test_after_a_timeout_all_slots_are_given_back() -> None:

@@ -129,6 +129,7 @@ def test_a_lost_member_that_was_not_ready_returns_as_it_was() -> None:
     scene.wait(20, beating=["worker:1"])
     scene.beat("worker:0")
     assert scene.phases()["worker:0"] is MemberPhase.RESERVED
+    assert scene.member("worker:0").exit is None
 
 
 def test_the_report_of_its_end_does_not_bring_a_lost_member_back() -> None:

@@ -115,7 +115,10 @@ async def test_garbage_in_the_middle_of_a_session_ends_it_and_not_the_member(
         await stream.write(hello.SerializeToString())
         await stream.read()
         await stream.write(raw.GARBAGE)
-        assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            while await stream.read():
+                pass
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     await worker.attend()
     assert (await worker.started()).generation == 1
 

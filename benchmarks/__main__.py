@@ -1,0 +1,80 @@
+"""``python -m benchmarks [FIGURE ...]``: measure, show, and keep what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import kill_latency, machine, report
+from benchmarks.figure import Figure, Result, Settings
+
+FIGURES: dict[str, Figure] = {figure.name: figure for figure in (kill_latency.FIGURE,)}
+"""Every figure there is. A new one: a module with a FIGURE, and its name here."""
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0: measured, whatever came out. 1: something was found wrong while measuring."""
+    options = _parser().parse_args(argv)
+    console = Console()
+    is_sound = True
+    for figure in [FIGURES[name] for name in options.figures or FIGURES]:
+        console.print(f"[bold]{figure.name}[/bold]: {figure.summary}", highlight=False)
+        settings = Settings(repeats=options.repeats, console=console)
+        result, facts = _measure(figure, settings)
+        report.show(console, figure, result, facts)
+        if not options.no_report:
+            report.write(options.report, figure, result, facts)
+            console.print(f"written to {options.report}", markup=False, highlight=False)
+        is_sound = is_sound and result.is_sound
+    return 0 if is_sound else 1
+
+
+def _measure(figure: Figure, settings: Settings) -> tuple[Result, dict[str, str]]:
+    before = machine.load()
+    began_at = time.monotonic()
+    result = figure.measure(settings)
+    minutes = (time.monotonic() - began_at) / 60
+    facts = {
+        "measured": f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, in {minutes:.1f} min",
+        **machine.facts(),
+        **result.machine,
+        "load average": f"{before} before, {machine.load()} after",
+    }
+    return result, facts
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {figure.name:16}{figure.summary}" for figure in FIGURES.values())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure on this machine what tflease promises in numbers.",
+        epilog=f"figures:\n{listed}\n\nNeeds Java 17; `make bench` sees to that.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help="what to measure (default: all)")
+    parser.add_argument(
+        "--repeats",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="how often each case is measured (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        default=DOCUMENT,
+        metavar="PATH",
+        help="the document that gets the result (default: docs/benchmarks.md)",
+    )
+    parser.add_argument("--no-report", action="store_true", help="only show the result")
+    return _Checked(parser)
+
+
+class _Checked(argparse.ArgumentParser):
+    """See `_parser`; argparse's `choices` would not let the list be empty."""

@@ -1,0 +1,314 @@
+"""How long TensorFlow outlives its Spark task, against the fastest end there is.
+
+Killed, in turns, on a real Spark executor: the Spark task's Python worker, as Spark itself does it
+when it cancels a task; and, to compare, the same TensorFlow process directly. In both cases the
+kernel has to free the same memory, so that the difference is what supervision costs.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import stopwatch
+from benchmarks.figure import Figure, Result, Settings, Table
+from benchmarks.stopwatch import Answer, Process, Question
+from benchmarks.victim import HELPERS, serve
+
+BOUND_MS = 50.0
+"""What was promised: so much more than the direct kill, at most, in the median."""
+
+SIZES = {"small": 0, "large": 512}
+"""MiB of tensors that the member holds."""
+
+TASK, DIRECT = "the Spark task's Python worker", "the TensorFlow process itself"
+
+_READY_TIMEOUT = 60.0
+_GONE_TIMEOUT = 30.0
+_SETTLE = 0.5  # seconds: what the start has stirred up must not be measured
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A member's processes. ``descendants``: everything below the sentinel but the agent's."""
+
+    task: Process
+    tensorflow: Process
+    descendants: tuple[Process, ...]
+    agent: int
+    marker: str
+    resident_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One kill, in milliseconds."""
+
+    size: str
+    killed: str
+    process_gone: float
+    all_gone: float
+    processes: int
+    resident_mib: float
+    late: int
+    left: tuple[str, ...]
+
+
+def measure(settings: Settings) -> Result:
+    """Every repetition is a run of its own: a run whose member is killed is over."""
+    from examples.local_cluster import local_cluster
+
+    samples: list[Sample] = []
+    total = settings.repeats * len(SIZES) * 2
+    numbers = count(1)
+    with (
+        tempfile.TemporaryDirectory(prefix="tflease-bench-") as scratch,
+        local_cluster(executors=1, cores=2) as spark,
+    ):
+        for repeat in range(settings.repeats):
+            for size in SIZES:
+                # In turns, and each first as often as the other: a machine that slows down or
+                # speeds up does so for both.
+                for killed in (TASK, DIRECT) if repeat % 2 == 0 else (DIRECT, TASK):
+                    number = next(numbers)
+                    sample = take(spark, Path(scratch, f"{number}.json"), size, killed)
+                    samples.append(sample)
+                    settings.say(f"{number:3} of {total}: {_spelled(sample)}")
+        java = str(spark._jvm.java.lang.System.getProperty("java.version"))
+    return result(samples, java)
+
+
+def take(spark: Any, facts: Path, size: str, killed: str) -> Sample:
+    """One run, one kill."""
+    with running(spark, facts, SIZES[size]) as tree:
+        time.sleep(_SETTLE)
+        answer = stopwatch.ask(
+            Question(
+                victim=tree.task if killed == TASK else tree.tensorflow,
+                watched=tree.descendants,
+                marker=tree.marker,
+                spared=tree.agent,
+                timeout=_GONE_TIMEOUT,
+            )
+        )
+    return _sample(size, killed, tree, answer)
+
+
+def _sample(size: str, killed: str, tree: Tree, answer: Answer) -> Sample:
+    forever = float("inf")
+    return Sample(
+        size=size,
+        killed=killed,
+        process_gone=1000 * answer.gone.get(tree.tensorflow.pid, forever),
+        all_gone=forever if answer.left else 1000 * answer.all_gone,
+        processes=len(tree.descendants) + answer.late,
+        resident_mib=tree.resident_mib,
+        late=answer.late,
+        left=answer.left,
+    )
+
+
+@contextmanager
+def running(spark: Any, facts: Path, tensor_mib: int) -> Iterator[Tree]:
+    """A member that serves, with its helpers; at the end nothing of it is left."""
+    from coordinator import Roles, TFCluster
+
+    cluster = TFCluster.run(
+        spark,
+        serve,
+        {"tensor_mib": tensor_mib, "facts": str(facts)},
+        roles=Roles(worker=1),
+        grace={"worker": 0.0},
+        name="kill-latency",
+        progress=False,
+    )
+    try:
+        yield find_tree(facts)
+    finally:
+        cluster.shutdown(grace=0.0)
+
+
+def find_tree(facts: Path) -> Tree:
+    """Waits until the member serves, then reads its processes from /proc."""
+    deadline = time.monotonic() + _READY_TIMEOUT
+    while not facts.exists():
+        _wait(deadline, "has not begun to serve")
+    told = json.loads(facts.read_text())
+    while not _listens(told["address"]):
+        _wait(deadline, "does not listen")
+    tensorflow = psutil.Process(told["pid"])
+    sentinel = tensorflow.parent()
+    task = sentinel.parent() if sentinel is not None else None
+    if sentinel is None or task is None or "executor_agent.sentinel" not in sentinel.cmdline():
+        raise RuntimeError("the member's process is not the child of a sentinel")
+    [agent] = [each for each in sentinel.children() if "executor_agent.agent" in each.cmdline()]
+    below = [each.pid for each in sentinel.children(recursive=True)]
+    agents = {agent.pid, *(each.pid for each in agent.children(recursive=True))}
+    descendants = tuple(Process.now(pid) for pid in below if pid not in agents)
+    marker = stopwatch.marker_of(tensorflow.pid)
+    marked = set(stopwatch.marked(marker, without=agent.pid))
+    if len(descendants) != 1 + HELPERS or marked != set(descendants):
+        raise RuntimeError(f"expected TensorFlow and {HELPERS} helpers, found {descendants}")
+    return Tree(
+        task=Process.now(task.pid),
+        tensorflow=Process.now(tensorflow.pid),
+        descendants=descendants,
+        agent=agent.pid,
+        marker=marker,
+        resident_mib=tensorflow.memory_info().rss / 2**20,
+    )
+
+
+def _wait(deadline: float, what: str) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"after {_READY_TIMEOUT:g} s the member {what}")
+    time.sleep(0.02)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+# --- what it means --------------------------------------------------------------------------------
+
+
+def result(samples: list[Sample], java: str) -> Result:
+    """The tables and the verdict."""
+    left = [line for sample in samples for line in sample.left]
+    late = sum(sample.late for sample in samples)
+    differences = {size: difference(samples, size) for size in SIZES}
+    worst = max(differences.values())
+    met = "met" if worst <= BOUND_MS else "MISSED"
+    each = ", ".join(f"{size} {value:+.1f} ms" for size, value in differences.items())
+    return Result(
+        what=(
+            "From SIGKILL of the Spark task's Python worker to every TensorFlow descendant gone, "
+            "grace 0, against SIGKILL of the same TensorFlow process directly."
+        ),
+        tables=(_times(samples), _differences(samples), _all_values(samples)),
+        notes=(
+            f"The member: one TensorFlow process that serves, with {HELPERS} helpers below it: a "
+            "plain child, one in a session of its own, one orphaned in a session of its own.",
+            *(_size_note(samples, size) for size in SIZES),
+            "Each kill is a run of its own on a local-cluster executor; the two kinds alternate.",
+            "Gone: the pidfd, opened before the kill, became readable. Afterwards /proc is "
+            f"searched for anything with the member's marker: {late} more found.",
+            "In a direct kill the helpers are ended by the sentinel, which sees TensorFlow's "
+            "process end; its second column is there for completeness.",
+            *(f"LEFT BEHIND after {_GONE_TIMEOUT:g} s: {line}" for line in left),
+        ),
+        verdict=f"at most {BOUND_MS:g} ms more in the median: {met} ({each})",
+        is_sound=not left,
+        machine={"Java": java},
+    )
+
+
+def difference(samples: list[Sample], size: str) -> float:
+    """Milliseconds, in the median: the whole tree by its task, less the process by itself."""
+    by_task = [each.all_gone for each in _of(samples, size, TASK)]
+    direct = [each.process_gone for each in _of(samples, size, DIRECT)]
+    return statistics.median(by_task) - statistics.median(direct)
+
+
+def _of(samples: list[Sample], size: str, killed: str) -> list[Sample]:
+    return [each for each in samples if (each.size, each.killed) == (size, killed)]
+
+
+def _times(samples: list[Sample]) -> Table:
+    rows = []
+    for size in SIZES:
+        for killed in (TASK, DIRECT):
+            chosen = _of(samples, size, killed)
+            process = [each.process_gone for each in chosen]
+            everything = [each.all_gone for each in chosen]
+            cells = (*_median_and_worst(process), *_median_and_worst(everything))
+            rows.append((size, killed, *cells, str(len(chosen))))
+    return Table(
+        title="Milliseconds from SIGKILL",
+        columns=(
+            "member",
+            "killed",
+            "to TensorFlow's process gone: median",
+            "worst",
+            "to every descendant gone: median",
+            "worst",
+            "runs",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _differences(samples: list[Sample]) -> Table:
+    rows = []
+    for size in SIZES:
+        by_task = statistics.median(each.all_gone for each in _of(samples, size, TASK))
+        direct = statistics.median(each.process_gone for each in _of(samples, size, DIRECT))
+        ratio = f"{by_task / direct:.2f}"
+        rows.append((size, f"{by_task:.1f}", f"{direct:.1f}", f"{by_task - direct:+.1f}", ratio))
+    return Table(
+        title="What is compared, in medians",
+        columns=(
+            "member",
+            "task killed, every descendant gone",
+            "killed directly, its process gone",
+            "difference",
+            "ratio",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _all_values(samples: list[Sample]) -> Table:
+    rows = []
+    for size in SIZES:
+        by_task = [each.all_gone for each in _of(samples, size, TASK)]
+        direct = [each.process_gone for each in _of(samples, size, DIRECT)]
+        rows.append((size, _sorted(by_task), _sorted(direct)))
+    return Table(
+        title="The same, every run, sorted",
+        columns=("member", "task killed", "killed directly"),
+        rows=tuple(rows),
+    )
+
+
+def _size_note(samples: list[Sample], size: str) -> str:
+    resident = statistics.median(each.resident_mib for each in samples if each.size == size)
+    return f"{size}: {SIZES[size]} MiB of tensors, {resident:.0f} MiB resident."
+
+
+def _median_and_worst(values: list[float]) -> tuple[str, str]:
+    return f"{statistics.median(values):.1f}", f"{max(values):.1f}"
+
+
+def _sorted(values: list[float]) -> str:
+    return " ".join(f"{value:.1f}" for value in sorted(values))
+
+
+def _spelled(sample: Sample) -> str:
+    return (
+        f"{sample.size}, killed {sample.killed}: process gone after {sample.process_gone:.1f} ms, "
+        f"all {sample.processes} after {sample.all_gone:.1f} ms"
+    )
+
+
+FIGURE = Figure(
+    name="kill-latency",
+    summary="how long TensorFlow outlives its killed Spark task, against a direct kill",
+    measure=measure,
+)
