@@ -23,14 +23,18 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     console = Console()
     is_sound = True
-    for figure in [FIGURES[name] for name in options.figures or FIGURES]:
-        console.print(f"[bold]{figure.name}[/bold]: {figure.summary}", highlight=False)
+    for figure in options.figures or FIGURES.values():
+        console.print(
+            f"[bold]{figure.name}[/bold]: {figure.summary}", highlight=False, soft_wrap=True
+        )
         settings = Settings(repeats=options.repeats, console=console)
         result, facts = _measure(figure, settings)
         report.show(console, figure, result, facts)
         if not options.no_report:
             report.write(options.report, figure, result, facts)
-            console.print(f"written to {options.report}", markup=False, highlight=False)
+            console.print(
+                f"written to {options.report}", markup=False, highlight=False, soft_wrap=True
+            )
         is_sound = is_sound and result.is_sound
     return 0 if is_sound else 1
 
@@ -57,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"figures:\n{listed}\n\nNeeds Java 17; `make bench` sees to that.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help="what to measure (default: all)")
+    parser.add_argument(
+        "figures", nargs="*", type=_figure, metavar="FIGURE", help="what to measure (default: all)"
+    )
     parser.add_argument(
         "--repeats",
         type=_positive,
@@ -73,8 +79,21 @@ def _parser() -> argparse.ArgumentParser:
         help="the document that gets the result (default: docs/benchmarks.md)",
     )
     parser.add_argument("--no-report", action="store_true", help="only show the result")
-    return _Checked(parser)
+    return parser
 
 
-class _Checked(argparse.ArgumentParser):
-    """See `_parser`; argparse's `choices` would not let the list be empty."""
+def _figure(name: str) -> Figure:
+    if name not in FIGURES:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of: {', '.join(FIGURES)}")
+    return FIGURES[name]
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

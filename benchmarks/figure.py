@@ -20,7 +20,7 @@ class Settings:
 
     def say(self, line: str) -> None:
         """A line of progress; not part of the result."""
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

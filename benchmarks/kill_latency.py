@@ -32,7 +32,8 @@ BOUND_MS = 50.0
 SIZES = {"small": 0, "large": 512}
 """MiB of tensors that the member holds."""
 
-TASK, DIRECT = "the Spark task's Python worker", "the TensorFlow process itself"
+TASK, DIRECT = "Spark task", "TensorFlow"
+"""Who gets the SIGKILL: the Spark task's Python worker, or the TensorFlow process itself."""
 
 _READY_TIMEOUT = 60.0
 _GONE_TIMEOUT = 30.0
@@ -207,10 +208,12 @@ def result(samples: list[Sample], java: str) -> Result:
             "plain child, one in a session of its own, one orphaned in a session of its own.",
             *(_size_note(samples, size) for size in SIZES),
             "Each kill is a run of its own on a local-cluster executor; the two kinds alternate.",
+            "Killed: the Spark task's Python worker, or the TensorFlow process itself. TensorFlow "
+            "gone: that one process. All gone: it and its helpers, in whatever session they are.",
             "Gone: the pidfd, opened before the kill, became readable. Afterwards /proc is "
             f"searched for anything with the member's marker: {late} more found.",
-            "In a direct kill the helpers are ended by the sentinel, which sees TensorFlow's "
-            "process end; its second column is there for completeness.",
+            "Where TensorFlow itself was killed, the sentinel ended the helpers once it saw that; "
+            "it is not what is compared.",
             *(f"LEFT BEHIND after {_GONE_TIMEOUT:g} s: {line}" for line in left),
         ),
         verdict=f"at most {BOUND_MS:g} ms more in the median: {met} ({each})",
@@ -244,9 +247,9 @@ def _times(samples: list[Sample]) -> Table:
         columns=(
             "member",
             "killed",
-            "to TensorFlow's process gone: median",
+            "TensorFlow gone: median",
             "worst",
-            "to every descendant gone: median",
+            "all gone: median",
             "worst",
             "runs",
         ),
@@ -265,8 +268,8 @@ def _differences(samples: list[Sample]) -> Table:
         title="What is compared, in medians",
         columns=(
             "member",
-            "task killed, every descendant gone",
-            "killed directly, its process gone",
+            "task killed: all gone",
+            "TensorFlow killed: it is gone",
             "difference",
             "ratio",
         ),
@@ -282,7 +285,7 @@ def _all_values(samples: list[Sample]) -> Table:
         rows.append((size, _sorted(by_task), _sorted(direct)))
     return Table(
         title="The same, every run, sorted",
-        columns=("member", "task killed", "killed directly"),
+        columns=("member", "task killed: all gone", "TensorFlow killed: it is gone"),
         rows=tuple(rows),
     )
 
@@ -302,8 +305,8 @@ def _sorted(values: list[float]) -> str:
 
 def _spelled(sample: Sample) -> str:
     return (
-        f"{sample.size}, killed {sample.killed}: process gone after {sample.process_gone:.1f} ms, "
-        f"all {sample.processes} after {sample.all_gone:.1f} ms"
+        f"{sample.size}, {sample.killed} killed: TensorFlow gone after "
+        f"{sample.process_gone:.1f} ms, all {sample.processes} after {sample.all_gone:.1f} ms"
     )
 
 

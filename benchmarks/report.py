@@ -26,8 +26,8 @@ none is a promise for another one. Nothing in the tests depends on them.
 def show(console: Console, figure: Figure, result: Result, facts: Mapping[str, str]) -> None:
     """Everything that the document gets, for people to read now."""
     console.print()
-    console.print(f"[bold]{figure.name}[/bold]", highlight=False)
-    console.print(result.what, markup=False, highlight=False)
+    console.print(f"[bold]{figure.name}[/bold]", highlight=False, soft_wrap=True)
+    console.print(result.what, markup=False, highlight=False, soft_wrap=True)
     for table in result.tables:
         shown = RichTable(title=table.title, title_justify="left")
         for column in table.columns:
@@ -36,10 +36,16 @@ def show(console: Console, figure: Figure, result: Result, facts: Mapping[str, s
             shown.add_row(*row)
         console.print(shown)
     for note in result.notes:
-        console.print(f"- {note}", markup=False, highlight=False)
+        console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     for name, value in facts.items():
-        console.print(f"{name}: {value}", markup=False, highlight=False)
-    console.print(f"{figure.name}: {result.verdict}", style="bold", markup=False, highlight=False)
+        console.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{figure.name}: {result.verdict}",
+        style="bold",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def write(path: Path, figure: Figure, result: Result, facts: Mapping[str, str]) -> None:

@@ -99,6 +99,22 @@ class RunClient:
             )
         self._call("ReportScheduling", request)
 
+    def report_task_end(
+        self,
+        run_id: model.RunId,
+        member: model.MemberId,
+        incarnation: model.IncarnationId,
+        report: model.ExitReport,
+    ) -> None:
+        """Raises UnknownRun, InvalidReservation, Unauthenticated, CoordinatorUnavailable."""
+        request = run_pb.ReportTaskEndRequest(
+            run_id=run_id,
+            member=wire.member_id_to_pb(member),
+            incarnation=incarnation,
+            exit=wire.exit_to_pb(report),
+        )
+        self._call("ReportTaskEnd", request)
+
     def _call(self, method: str, request: Any) -> Any:
         try:
             return getattr(self._stub, method)(

@@ -74,6 +74,19 @@ class RunService(run_grpc.RunServiceServicer):
         self._engine.feed(events.SchedulingReported(RunId(request.run_id), slots, tasks))
         return run_pb.ReportSchedulingResponse()
 
+    async def ReportTaskEnd(
+        self, request: run_pb.ReportTaskEndRequest, context: Any
+    ) -> run_pb.ReportTaskEndResponse:
+        self._engine.feed(
+            events.TaskReturned(
+                run_id=RunId(request.run_id),
+                member=wire.member_id_from_pb(request.member),
+                incarnation=IncarnationId(request.incarnation),
+                report=wire.exit_from_pb(request.exit),
+            )
+        )
+        return run_pb.ReportTaskEndResponse()
+
     def _run(self, run_id: RunId) -> Any:
         return wire.run_to_pb(self._engine.view(run_id), self._engine.wall_offset)
 

@@ -79,14 +79,12 @@ class Agent:
         port = ports.HeldPort()
         channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
         reader, self._to_member = await asyncio.open_connection(sock=channel)
-        background = [
-            asyncio.create_task(self._attend(port.port)),
-            asyncio.create_task(self._listen_to_member(reader)),
-        ]
+        attending = asyncio.create_task(self._attend(port.port))
+        background = [attending, asyncio.create_task(self._listen_to_member(reader))]
         self._copier.start()
         try:
             facts = await self._listen_to_sentinel()
-            await self._report_end(facts)
+            await self._report_end(facts, attending)
             self._tell_sentinel({"command": "done"})
         finally:
             for task in background:
@@ -210,7 +208,7 @@ class Agent:
 
     # -- the end ---------------------------------------------------------------------------
 
-    async def _report_end(self, facts: ExitFacts) -> None:
+    async def _report_end(self, facts: ExitFacts, attending: asyncio.Task[None]) -> None:
         report = exit_report(
             facts,
             read_outcome(self._directory),
@@ -218,11 +216,15 @@ class Agent:
             log_tail=logs.tail(self._directory / supervision.MEMBER_LOG),
         )
         began = time.monotonic()
-        if self._membership.is_reserved:
-            self._membership.report(Ended(self._generation, report))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_DELIVERY_TIMEOUT):
-                    await self._membership.delivered()
+        # Also when the slot is not reserved yet: a process may fail faster than we connect.
+        self._membership.report(Ended(self._generation, report))
+        delivered = asyncio.create_task(self._membership.delivered())
+        await asyncio.wait(
+            (delivered, attending),  # who is refused for good delivers nothing any more
+            timeout=_DELIVERY_TIMEOUT,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        delivered.cancel()
         left = max(0.0, _DELIVERY_TIMEOUT - (time.monotonic() - began))
         await asyncio.to_thread(self._copier.finish, min(left, _LOG_TIMEOUT))
 

@@ -16,19 +16,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from executor_agent import member_directory, processes
+from executor_agent import logs, member_directory, processes
 from executor_agent.core.agent_config import AgentConfig
-from executor_agent.core.supervision import AnchorName
+from executor_agent.core.supervision import MEMBER_LOG, AnchorName
 from executor_agent.launcher import MemberLaunch, SentinelProcess
 from executor_agent.processes import ProcessIdentity
+from executor_agent.report import exit_report
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TEXTS = ("member", "incarnation", "refusal", "reason", "tombstone")
+_TEXTS = ("member", "incarnation", "refusal", "report")
 ROW_SCHEMA = ", ".join([*(f"{name} string" for name in _TEXTS), "result binary"])
 """Spark's DDL of the row that a task returns. ``refusal``: why no member was started at all;
-``reason``: why it was stopped; ``tombstone``: JSON, what its sentinel proved; ``result``: pickled."""
+``report``: an ``ExitReport`` as JSON, with the sentinel's own proof; ``result``: pickled."""
 
 _SECRETS = (
     "PYTHON_WORKER_FACTORY_SECRET",
@@ -89,8 +90,13 @@ class MemberTask:
             return {**row, "refusal": f"no directory for the member: {error}"}
         launch = self._launch(member, incarnation, directory, cpus)
         tombstone = SentinelProcess(launch).run()
-        row["reason"] = tombstone.reason
-        row["tombstone"] = tombstone.to_json()
+        report = exit_report(
+            tombstone,
+            member_directory.read_outcome(directory),
+            stop_asked=False,  # then the agent has told it, and told it first
+            log_tail=logs.tail(directory / MEMBER_LOG),
+        )
+        row["report"] = report.to_json()
         row["result"] = member_directory.take_result(directory)
         return row
 

@@ -69,8 +69,11 @@ class Ending:
         self.failure = failure
         self.stage = -1
 
-    def observe(self, member: Member, report: ExitReport, now: float) -> None:
-        """A member ended or was lost."""
+    def observe(self, member: Member, now: float) -> None:
+        """A member ended or was lost; without a report it never began."""
+        report = member.exit
+        if report is None:
+            return
         self._observed.append(
             verdict.Observed(member.id, report, member.executor, member.stop_sent)
         )
@@ -124,7 +127,7 @@ class Ending:
             member.move(MemberTrigger.LOSE, now)
             text = "its agent is heard of, but did not stop it in time"
             member.exit = ExitReport(Cause.LOST_CONTACT, message=text)
-            self.observe(member, member.exit, now)
+            self.observe(member, now)
         return True
 
     def _tell(self, now: float) -> list[Member]:

@@ -56,6 +56,16 @@ class SchedulingReported:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskReturned:
+    """A member's Spark task ended for good and brought its sentinel's proof along."""
+
+    run_id: RunId
+    member: MemberId
+    incarnation: IncarnationId
+    report: ExitReport
+
+
+@dataclass(frozen=True, slots=True)
 class ReservationRequested:
     """An agent claims a slot."""
 
@@ -134,6 +144,7 @@ Event = (
     | StopRequested
     | OwnerLost
     | SchedulingReported
+    | TaskReturned
     | ReservationRequested
     | SessionOpened
     | SessionClosed

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coordinator.core.member import Member
-from coordinator.core.model import MemberPhase, RunSpec
+from coordinator.core.model import Cause, ExitReport, MemberPhase, RunSpec
 
 STOP_BOUND = 20.0
 """Seconds within which a sentinel that was told to stop has stopped, beyond the grace: SIGTERM
@@ -20,6 +20,16 @@ def deadline(member: Member, spec: RunSpec) -> float:
     if member.phase.is_live:
         return member.last_heard_at + spec.liveness_ttl
     return float("inf")
+
+
+def lost_report(member: Member, now: float) -> ExitReport:
+    """What is known of a member that has just been lost."""
+    text = (
+        f"its agent was not heard of for {now - member.last_heard_at:.0f} s: the host, the network "
+        "or the agent is gone; log and tombstone, if any: "
+        f"{member.executor and member.executor.directory}"
+    )
+    return ExitReport(Cause.LOST_CONTACT, message=text)
 
 
 class SilenceWatch:

@@ -39,6 +39,8 @@ class Machine:
                 return tuple(self._run(run_id).stop(reason, None, now))
             case events.SchedulingReported(run_id=run_id):
                 return tuple(self._run(run_id).report_scheduling(event, now))
+            case events.TaskReturned(run_id=run_id):
+                return tuple(self._run(run_id).task_returned(event, now))
             case events.ReservationRequested(run_id=run_id):
                 return tuple(self._run(run_id).reserve(event, now))
             case events.CoordinatorPaused(seconds=seconds):

@@ -7,6 +7,7 @@ passes to the machine, durations are float seconds.
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import NewType
@@ -272,6 +273,23 @@ class ExitReport:
     survivors: tuple[str, ...] = ()
     max_rss_bytes: int = 0
     stop_seconds: float = 0.0
+
+    def to_json(self) -> str:
+        """The text that ``from_json`` reads."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps({**values, "cause": self.cause.value, "proof": self.proof.value})
+
+    @classmethod
+    def from_json(cls, text: str) -> ExitReport:
+        """Raises ValueError for anything but an exit report."""
+        try:
+            values = json.loads(text)
+            values["cause"] = Cause(values["cause"])
+            values["proof"] = Proof(values["proof"])
+            values["survivors"] = tuple(values["survivors"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an exit report: {error!r}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from an older one changes nothing (R3). A refused event raises before anything i
 
 from __future__ import annotations
 
-from coordinator.core import completion, diagnosis, events, roster, verdict
+from coordinator.core import completion, diagnosis, events, liveness, roster, verdict
 from coordinator.core.effects import (
     Effect,
     Granted,
@@ -18,7 +18,6 @@ from coordinator.core.effects import (
 )
 from coordinator.core.ending import Ending, Kind
 from coordinator.core.errors import InvalidReservation, RunOver, StaleIncarnation
-from coordinator.core.liveness import SilenceWatch
 from coordinator.core.member import Member
 from coordinator.core.model import (
     Cause,
@@ -58,7 +57,7 @@ class Run:
         self.revision = 1
         self.created_at = now
         self._members = {slot: Member(slot, now) for slot in roster.members(spec.roles)}
-        self._silence = SilenceWatch(self._members.values(), spec)
+        self._silence = liveness.SilenceWatch(self._members.values(), spec)
         self._forming_deadline = now + spec.reservation_timeout
         self._cluster_spec: ClusterSpec = {}
         self._ending: Ending | None = None
@@ -94,6 +93,33 @@ class Run:
     def _fail_task(self, member: Member, now: float) -> list[Effect]:
         text = f"Spark gave up the task of {member.id}: {member.task.message}"
         failure = Failure(Cause.TASK_FAILED, text, member.id, member.exit)
+        return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
+
+    def task_returned(self, event: events.TaskReturned, now: float) -> list[Effect]:
+        """The proof by way of Spark: as good as the agent's own report, which mostly came first.
+        A job that has returned is not retried, so a gang that waits for it waits in vain."""
+        member = self._members.get(event.member)
+        if member is None:
+            raise InvalidReservation(f"run {self.run_id} has no {event.member}")
+        is_holder = member.incarnation == event.incarnation and member.is_watched
+        if self.phase is RunPhase.FORMING and (is_holder or member.phase is MemberPhase.EXPECTED):
+            return self._forming_task_returned(member, event.report, now)
+        if is_holder:
+            return self._process_ended(member, event.report, now)
+        return []
+
+    def _forming_task_returned(
+        self, member: Member, report: ExitReport, now: float
+    ) -> list[Effect]:
+        if member.is_watched and report.cause not in _VACATING:
+            return self._process_ended(member, report, now)
+        if member.is_watched:
+            member.exit = report
+            member.move(MemberTrigger.VACATE, now)
+        observed = verdict.Observed(member.id, report, member.executor, after_stop=False)
+        text = verdict.sentence(observed)
+        cause = Cause.TASK_FAILED if report.cause in _VACATING else report.cause
+        failure = Failure(cause, text, member.id, report)
         return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
 
     # -- events of a member ----------------------------------------------------------------
@@ -197,6 +223,9 @@ class Run:
         if self._ending is None:
             forming = self.phase is RunPhase.FORMING
             report = verdict.unasked(report, event.generation, forming=forming)
+        return self._process_ended(member, report, now)
+
+    def _process_ended(self, member: Member, report: ExitReport, now: float) -> list[Effect]:
         member.exit = report
         if self.phase is RunPhase.FORMING and report.cause in _VACATING:
             member.move(MemberTrigger.VACATE, now)
@@ -211,8 +240,9 @@ class Run:
 
     def _form_if_ready(self, now: float) -> list[Effect]:
         members = list(self._members.values())
-        ready = all(member.phase is MemberPhase.READY for member in members)
-        if self.phase is not RunPhase.FORMING or not ready:  # "ready" may cross our "stop"
+        if self.phase is not RunPhase.FORMING:  # "ready" may cross our "stop"
+            return []
+        if any(member.phase is not MemberPhase.READY for member in members):
             return []
         problem = roster.address_problem(member.view() for member in members)
         if problem:
@@ -229,9 +259,8 @@ class Run:
 
     def _start_command(self, member: Member) -> SendStart:
         assert member.incarnation is not None
-        return SendStart(
-            self.run_id, member.id, member.incarnation, self.generation, self._cluster_spec
-        )
+        spec = self._cluster_spec
+        return SendStart(self.run_id, member.id, member.incarnation, self.generation, spec)
 
     def _stop_command(self, member: Member) -> SendStop:
         """To a member of a run that goes on, only a fenced one: it has no time left."""
@@ -247,7 +276,7 @@ class Run:
             reason = f"{member.id} failed: {report.cause.value}"
             return self._end(Kind.FAILED, RunTrigger.FAILED, reason, now, first=member)
         if self._ending is not None:
-            self._ending.observe(member, report, now)
+            self._ending.observe(member, now)
             return self._go_on(now)
         self._clear_forming_deadline()
         causes = {slot: other.cause for slot, other in self._members.items()}
@@ -272,8 +301,8 @@ class Run:
         self._ending = Ending(self.spec, members, kind, reason, grace, failure)
         # What had ended before counts too, but the first cause first: others were being replaced.
         for member in sorted(members, key=lambda member: member is not first):
-            if member.is_settled and member.exit is not None:
-                self._ending.observe(member, member.exit, now)
+            if member.is_settled:
+                self._ending.observe(member, now)
         return [Noted(self.run_id, f"{kind.value}: {reason}"), *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
@@ -304,26 +333,18 @@ class Run:
         due = self._silence.due(now)
         lost = [member for member in due if member.phase is not MemberPhase.LOST]
         for member in due:  # all before anybody is told to stop: their silence is not our doing
-            if member in lost:
-                self._lose(member, now)
-            else:
+            if member.phase is MemberPhase.LOST:
                 member.move(MemberTrigger.FENCE, now)
+            else:
+                member.move(MemberTrigger.LOSE, now)
+                member.exit = liveness.lost_report(member, now)
         if lost and self.phase is RunPhase.RUNNING:
             reason = f"{lost[0].id} failed: {Cause.LOST_CONTACT.value}"
             return self._end(Kind.FAILED, RunTrigger.FAILED, reason, now, first=lost[0])
-        for member in lost:
-            if self._ending is not None and member.exit is not None:
-                self._ending.observe(member, member.exit, now)
+        if self._ending is not None:
+            for member in lost:
+                self._ending.observe(member, now)
         return self._changed() if due else []
-
-    def _lose(self, member: Member, now: float) -> None:
-        silence = now - member.last_heard_at
-        member.move(MemberTrigger.LOSE, now)
-        text = (
-            f"its agent was not heard of for {silence:.0f} s: the host, the network or the agent "
-            f"is gone; log and tombstone, if any: {member.executor and member.executor.directory}"
-        )
-        member.exit = ExitReport(Cause.LOST_CONTACT, message=text)
 
     def _time_out(self, now: float) -> list[Effect]:
         waiting = "; ".join(diagnosis.explain(self.view(now), now))

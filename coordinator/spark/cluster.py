@@ -68,7 +68,13 @@ class TFCluster:
             run = self._client.create(options.spec)
             show = show or (self._progress.show if self._progress else None)
             self._session = RunSession(self._client, run, show)
-            self._jobs = MemberJobs(spark, run.run_id, options.spec.name, self._session.job_ended)
+            self._jobs = MemberJobs(
+                spark,
+                run.run_id,
+                options.spec.name,
+                self._session.task_returned,
+                self._session.task_failed,
+            )
             self._task = options.task(str(run.run_id), address, token, work, _CONNECT_TIMEOUT)
         except BaseException:
             self._coordinator.kill()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coordinator.core.model import MemberId, TaskState
+from coordinator.core.model import ExitReport, MemberId
 from executor_agent.spark_task import ROW_SCHEMA, MemberTask
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """What a task returned. ``refusal``: why no member was started; ``reason``: why it was
-    stopped; ``tombstone``: JSON, what its sentinel proved; ``result``: pickled."""
+    """What a task returned. ``refusal``: why no member was started; ``report``: how it ended,
+    with its sentinel's proof; ``result``: pickled."""
 
     member: MemberId
     incarnation: str
     refusal: str | None
-    reason: str | None
-    tombstone: str | None
+    report: ExitReport | None
     result: bytes | None
 
 
 class MemberJobs:
     """The jobs of one run.
 
-    ``on_end(member, state)`` is called on a job's thread when its job has ended, well or not.
+    On a job's thread, ``on_row`` is called with each row that came back, ``on_failure(member,
+    text)`` for each member of a job that failed.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class MemberJobs:
         spark: SparkSession,
         run_id: str,
         name: str,
-        on_end: Callable[[MemberId, TaskState], None],
+        on_row: Callable[[MemberRow], None],
+        on_failure: Callable[[MemberId, str], None],
     ) -> None:
         self.spark = spark
         self._context = spark.sparkContext
         self._name = name
-        self._on_end = on_end
+        self._on_row = on_row
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._rows: dict[MemberId, MemberRow] = {}
@@ -82,12 +84,12 @@ class MemberJobs:
             rows = [_row(row) for row in frame.collect()]
         except Exception as error:
             for member in members:
-                self._on_end(member, TaskState(failed=True, message=explain(error)))
+                self._on_failure(member, explain(error))
             return
         with self._lock:
             self._rows.update((row.member, row) for row in rows)
         for row in rows:
-            self._on_end(row.member, TaskState(failed=True, message=_reason(row)))
+            self._on_row(row)
 
     def row(self, member: MemberId) -> MemberRow | None:
         """What the member's task returned; None while or when it did not."""
@@ -132,14 +134,9 @@ def _row(row: Any) -> MemberRow:
         member=MemberId.parse(row.member),
         incarnation=row.incarnation,
         refusal=row.refusal,
-        reason=row.reason,
-        tombstone=row.tombstone,
+        report=ExitReport.from_json(row.report) if row.report is not None else None,
         result=bytes(row.result) if row.result is not None else None,
     )
-
-
-def _reason(row: MemberRow) -> str:
-    return row.refusal or row.reason or "its task ended and said nothing"
 
 
 _ADVICE = (

@@ -98,6 +98,8 @@ def check_released(run: RunView) -> None:
         where = f"{member.id} on {member.executor}"
         if member.phase in (MemberPhase.LOST, MemberPhase.FENCED):
             left.append(f"{where}: its agent is not heard of any more")
+        elif member.phase.is_live:
+            left.append(f"{where}: it was {member.phase.value} when last heard of")
         elif member.exit is not None and member.incarnation is not None:
             if member.exit.survivors:
                 left.append(f"{where}: could not be killed: {', '.join(member.exit.survivors)}")

@@ -10,8 +10,15 @@ from contextlib import suppress
 
 from coordinator.client import RunClient
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
-from coordinator.core.model import MemberId, MemberPhase, RunPhase, RunView, TaskState
-from coordinator.spark.jobs import MemberJobs
+from coordinator.core.model import (
+    IncarnationId,
+    MemberId,
+    MemberPhase,
+    RunPhase,
+    RunView,
+    TaskState,
+)
+from coordinator.spark.jobs import MemberJobs, MemberRow
 from coordinator.spark.preflight import slots as slots_of
 
 _log = logging.getLogger("tflease")
@@ -69,10 +76,20 @@ class RunSession:
                 self._condition.wait(left)
         return True
 
-    def job_ended(self, member: MemberId, state: TaskState) -> None:
-        """A member's Spark job has ended; tells the coordinator at once."""
+    def task_returned(self, row: MemberRow) -> None:
+        """A member's task has ended and brought its sentinel's proof: tells the coordinator."""
+        if row.report is None:
+            self.task_failed(row.member, row.refusal or "it returned nothing")
+            return
+        with suppress(TfleaseError):  # the watch tells when the coordinator is gone
+            self._client.report_task_end(
+                self._view.run_id, row.member, IncarnationId(row.incarnation), row.report
+            )
+
+    def task_failed(self, member: MemberId, text: str) -> None:
+        """Spark gave a member's task up: tells the coordinator."""
         with self._condition:
-            self._tasks[member] = state
+            self._tasks[member] = TaskState(failed=True, message=text)
         self._send_scheduling()
 
     def close(self, timeout: float) -> None:

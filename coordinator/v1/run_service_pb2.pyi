@@ -98,3 +98,19 @@ class ReportSchedulingRequest(_message.Message):
 class ReportSchedulingResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ReportTaskEndRequest(_message.Message):
+    __slots__ = ("run_id", "member", "incarnation", "exit")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    EXIT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    member: _model_pb2.MemberId
+    incarnation: str
+    exit: _model_pb2.ExitReport
+    def __init__(self, run_id: _Optional[str] = ..., member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., incarnation: _Optional[str] = ..., exit: _Optional[_Union[_model_pb2.ExitReport, _Mapping]] = ...) -> None: ...
+
+class ReportTaskEndResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -65,6 +65,11 @@ class RunServiceStub(object):
                 request_serializer=coordinator_dot_v1_dot_run__service__pb2.ReportSchedulingRequest.SerializeToString,
                 response_deserializer=coordinator_dot_v1_dot_run__service__pb2.ReportSchedulingResponse.FromString,
                 _registered_method=True)
+        self.ReportTaskEnd = channel.unary_unary(
+                '/coordinator.v1.RunService/ReportTaskEnd',
+                request_serializer=coordinator_dot_v1_dot_run__service__pb2.ReportTaskEndRequest.SerializeToString,
+                response_deserializer=coordinator_dot_v1_dot_run__service__pb2.ReportTaskEndResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer(object):
@@ -114,6 +119,14 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportTaskEnd(self, request, context):
+        """Brings what a member's task returned: the sentinel's own proof, which also tells of members
+        whose agent could not deliver it, or never reached the coordinator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ReportScheduling,
                     request_deserializer=coordinator_dot_v1_dot_run__service__pb2.ReportSchedulingRequest.FromString,
                     response_serializer=coordinator_dot_v1_dot_run__service__pb2.ReportSchedulingResponse.SerializeToString,
+            ),
+            'ReportTaskEnd': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportTaskEnd,
+                    request_deserializer=coordinator_dot_v1_dot_run__service__pb2.ReportTaskEndRequest.FromString,
+                    response_serializer=coordinator_dot_v1_dot_run__service__pb2.ReportTaskEndResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +329,33 @@ class RunService(object):
             '/coordinator.v1.RunService/ReportScheduling',
             coordinator_dot_v1_dot_run__service__pb2.ReportSchedulingRequest.SerializeToString,
             coordinator_dot_v1_dot_run__service__pb2.ReportSchedulingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportTaskEnd(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coordinator.v1.RunService/ReportTaskEnd',
+            coordinator_dot_v1_dot_run__service__pb2.ReportTaskEndRequest.SerializeToString,
+            coordinator_dot_v1_dot_run__service__pb2.ReportTaskEndResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,7 +52,7 @@ class MemberProcess:
         payload = os.memfd_create("payload", os.MFD_CLOEXEC)
         os.write(payload, main_fun)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.settimeout(60)
+        ours.settimeout(120)  # four imports of TensorFlow on a busy machine
         self.socket = ours
         self.channel = Channel(ours)
         stop_read, self.stop_write = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 import socket
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 
@@ -70,6 +72,12 @@ def info_of(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     raise AssertionError(f"no details in {error!r}")
 
 
+def complaints(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the coordinator, or grpc for it, has logged. asyncio's own records are left out: when
+    the event loop of an earlier test is closed, grpc complains about it in that of the next."""
+    return [record for record in caplog.records if record.name.startswith(("tflease", "grpc"))]
+
+
 class HalfMessage:
     """A call, spoken in HTTP/2 by hand, that announces 100 bytes and sends four."""
 
@@ -110,7 +118,9 @@ _END_STREAM, _END_HEADERS = 1, 4
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    return (
+        len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    )
 
 
 def _literal(name: str, value: str) -> bytes:

@@ -204,7 +204,7 @@ async def main():
 asyncio.run(main())
 """
     nowhere = "http://127.0.0.1:9"
-    proxies = {name: nowhere for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY")}
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"), nowhere)
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -145,9 +145,7 @@ async def test_an_executor_with_another_python_is_refused_by_name(coordinator: S
 async def test_a_slot_that_the_run_does_not_have_cannot_be_claimed(coordinator: Serving) -> None:
     run_id = coordinator.create_run(RunSpec(Roles(worker=1)))
     for member in ("worker:1", "worker:-1", "ps:0"):
-        async with FakeExecutor(
-            coordinator.address, coordinator.token, run_id, member
-        ) as stranger:
+        async with FakeExecutor(coordinator.address, coordinator.token, run_id, member) as stranger:
             with pytest.raises(errors.InvalidReservation, match=member):
                 await stranger.reserve()
 
@@ -188,9 +186,7 @@ async def test_what_spark_says_reaches_the_diagnosis(
     assert told[1].startswith("worker:1: its Spark task runs but has not connected")
 
 
-async def test_a_report_with_text_that_is_no_unicode_arrives(
-    coordinator: Serving, gang_of
-) -> None:
+async def test_a_report_with_text_that_is_no_unicode_arrives(coordinator: Serving, gang_of) -> None:
     """E1: file names may hold any bytes; the report is worth more than its exact text."""
     gang = await gang_of(coordinator, Roles(worker=1))
     await gang.form()
@@ -215,7 +211,9 @@ async def test_a_port_in_use_is_a_clear_error() -> None:
     async with serving() as first:
         port = int(first.address.rpartition(":")[2])
         second = Server(Engine(), "token")
-        with pytest.raises(errors.CoordinatorUnavailable, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(
+            errors.CoordinatorUnavailable, match=f"cannot listen on 127.0.0.1:{port}"
+        ):
             await second.start(port=port)
         await second.stop()
 
@@ -228,7 +226,7 @@ async def test_a_coordinator_that_is_not_there_is_unavailable() -> None:
         await asyncio.to_thread(owner.list)
     owner.close()
     for call in (owner.list, lambda: list(owner.watch(RunId("any")))):
-        with pytest.raises(errors.CoordinatorUnavailable, match="(?i)closed"):
+        with pytest.raises(errors.CoordinatorUnavailable, match=r"(?i)closed"):
             await asyncio.to_thread(call)
     async with FakeExecutor(gone.address, gone.token, RunId("any"), "worker:0") as worker:
         with pytest.raises(errors.CoordinatorUnavailable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.client import Stop
+from coordinator.core import events
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.model import (
     Cause,
@@ -18,7 +19,6 @@ from coordinator.core.model import (
     Slots,
     TaskState,
 )
-from coordinator.core import events
 from coordinator.testing import STOPPED, FakeExecutor, ManualClock, Serving
 
 pytestmark = pytest.mark.timeout(60)

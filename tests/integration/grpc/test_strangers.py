@@ -31,6 +31,11 @@ FORGED = {
 }
 
 
+async def read_to_the_end(stream) -> None:
+    while await stream.read():
+        pass
+
+
 @pytest.fixture
 async def guarded():
     async with serving(token="secret") as running:
@@ -91,12 +96,10 @@ def test_a_server_without_a_token_cannot_be_made() -> None:
 async def test_garbage_with_a_valid_token_is_an_invalid_argument(
     method, guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    error = await raw.failure_of(
-        guarded.address, method, raw.GARBAGE, *call_metadata("secret")
-    )
+    error = await raw.failure_of(guarded.address, method, raw.GARBAGE, *call_metadata("secret"))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert raw.info_of(error).domain == "tflease"
-    assert not caplog.records  # nobody can fill the log with tracebacks
+    assert not raw.complaints(caplog)  # nobody can fill the log with tracebacks
 
 
 async def test_garbage_in_the_middle_of_a_session_ends_it_and_not_the_member(
@@ -116,8 +119,7 @@ async def test_garbage_in_the_middle_of_a_session_ends_it_and_not_the_member(
         await stream.read()
         await stream.write(raw.GARBAGE)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            while await stream.read():
-                pass
+            await read_to_the_end(stream)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     await worker.attend()
     assert (await worker.started()).generation == 1
@@ -131,9 +133,7 @@ async def test_streams_that_say_nothing_or_half_a_message_delay_nobody(
     halves = [*raw.half_messages(coordinator.address, *metadata)]
     halves += raw.half_messages(coordinator.address)
     run_id = coordinator.create_run(RunSpec(Roles(worker=1)))
-    async with FakeExecutor(
-        coordinator.address, coordinator.token, run_id, "worker:0"
-    ) as rude:
+    async with FakeExecutor(coordinator.address, coordinator.token, run_id, "worker:0") as rude:
         for _ in range(50):
             rude.open_half()
         async with asyncio.timeout(service.HELLO_TIMEOUT / 2):
@@ -149,15 +149,13 @@ async def test_a_stream_that_says_nothing_is_ended_and_told_why(
 ) -> None:
     monkeypatch.setattr(service, "HELLO_TIMEOUT", 0.05)
     run_id = coordinator.create_run(RunSpec(Roles(worker=1)))
-    async with FakeExecutor(
-        coordinator.address, coordinator.token, run_id, "worker:0"
-    ) as quiet:
+    async with FakeExecutor(coordinator.address, coordinator.token, run_id, "worker:0") as quiet:
         client = ReservationClient(coordinator.address, coordinator.token)
         session = client.attend(run_id, quiet.member, quiet.incarnation)
         with pytest.raises(InvalidReservation, match="must begin with a hello"):
             await anext(session.commands())
         await client.close()
-    assert not caplog.records
+    assert not raw.complaints(caplog)
 
 
 @pytest.mark.parametrize("kind", ["heartbeat", "process_exited", "goodbye"])
@@ -176,15 +174,17 @@ async def test_a_session_that_does_not_begin_with_a_hello_is_refused(
 
 async def test_health_is_answered_without_a_token_and_ends_with_the_server() -> None:
     request = health_pb2.HealthCheckRequest(service="coordinator.v1.RunService")
-    async with serving() as coordinator:
-        async with grpc.aio.insecure_channel(coordinator.address, options=raw.NO_PROXY) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            answer = await health.Check(request)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
-            watch = health.Watch(request)
-            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-            await coordinator.server.stop(grace=0.2)
-            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    async with (
+        serving() as coordinator,
+        grpc.aio.insecure_channel(coordinator.address, options=raw.NO_PROXY) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(request)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watch = health.Watch(request)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await coordinator.server.stop(grace=0.2)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_reflection_needs_the_token_and_lists_our_services(guarded: Serving) -> None:

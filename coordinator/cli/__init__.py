@@ -1,0 +1,54 @@
+"""``tflease``, the command line: one module a command, put together here.
+
+Starting it loads neither tensorflow nor pyspark nor grpc: a command that needs one of them
+imports it inside its function.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coordinator.cli import doctor, version
+
+app = typer.Typer(
+    name="tflease",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold tokens
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version.show()
+        raise typer.Exit
+
+
+@app.callback()
+def tflease(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="The same as `tflease version`.",
+        ),
+    ] = False,
+) -> None:
+    """Distributed TensorFlow on the Spark cluster you already have.
+
+    Runs are started from Python, by coordinator.TFCluster.run. When the first one does not
+    start, ask `tflease doctor`.
+    """
+
+
+app.command("version")(version.version)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """The console script."""
+    app()
