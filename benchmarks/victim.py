@@ -4,16 +4,19 @@ It has done some work, holds tensors, serves as a parameter server does, and has
 that hide: in a session of their own, and orphaned in one.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 _PIECE_MIB = 64
 HELPERS = 3  # processes below the TensorFlow process that `start_helpers` leaves running
 
 
-def serve(args, ctx):
+def serve(args: dict[str, Any], ctx: Any) -> int:
     """The `main_fun`: work, start helpers, tell the benchmark, and serve until killed.
 
     Args:
@@ -23,7 +26,7 @@ def serve(args, ctx):
     import tensorflow as tf
 
     @tf.function
-    def step(matrix):
+    def step(matrix: Any) -> Any:
         return tf.linalg.matmul(matrix, matrix) / 64.0
 
     matrix = tf.random.uniform((256, 256))
@@ -44,7 +47,7 @@ def serve(args, ctx):
     return len(kept)
 
 
-def start_helpers():
+def start_helpers() -> None:
     """A plain child; one in a session of its own; one that its parent has left, in its own too."""
     command = ["sleep", "600"]
     subprocess.Popen(command)

@@ -67,3 +67,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    """For completion in notebooks: what users import, and nothing else."""
+    return [*__all__, "__version__"]

@@ -32,11 +32,11 @@ from coordinator.core.model import (
 )
 from executor_agent import framing, logs, ports
 from executor_agent.attendance import Ended, Entered, Membership, MustStop, Progressed, Ready
-from executor_agent.member_directory import read_outcome
 from executor_agent.core import supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import ExitFacts
 from executor_agent.linux import boot_id
+from executor_agent.member_directory import read_outcome
 from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 
@@ -216,6 +216,8 @@ class Agent:
             log_tail=logs.tail(self._directory / supervision.MEMBER_LOG),
         )
         began = time.monotonic()
+        if not self._membership.is_reserved and facts.reason != supervision.MEMBER_EXITED:
+            return  # nobody counts on us
         # Also when the slot is not reserved yet: a process may fail faster than we connect.
         self._membership.report(Ended(self._generation, report))
         delivered = asyncio.create_task(self._membership.delivered())

@@ -179,40 +179,46 @@ def spark_chain() -> dict[AnchorName, ProcessIdentity]:
     daemon; on `local[n]` the JVM is the driver's), what exists is returned; the task always is.
     """
     chain: dict[AnchorName, ProcessIdentity] = {"task": my_identity()}
-    ancestors = list(_ancestors(os.getpid()))
     # Workers are forks of the daemon, so that both have its command line.
     if not _runs_module(command_line(os.getpid()), (".daemon", ".worker")):
         return chain
-    if ancestors and _runs_module(command_line(ancestors[0].pid), (".daemon",)):
-        chain["daemon"] = ancestors[0]
-    for ancestor in ancestors:
-        if name_of(ancestor.pid) == "java":
-            chain["executor"] = ancestor
-            break
+    ancestors = psutil.Process().parents()
+    java = next((each for each in ancestors if _name(each) == "java"), None)
+    daemon = ancestors[0] if ancestors else None
+    if daemon is not None and _runs_module(command_line(daemon.pid), (".daemon",)):
+        _link(chain, "daemon", daemon)
+    if java is not None:
+        _link(chain, "executor", java)
     return chain
 
 
-def _ancestors(pid: int) -> Iterator[ProcessIdentity]:
-    stat = _stat(pid)
-    while stat is not None and stat.parent > 0:
-        parent = stat.parent
-        stat = _stat(parent)
-        if stat is not None:
-            yield ProcessIdentity(parent, stat.create_time)
+def _link(
+    chain: dict[AnchorName, ProcessIdentity], name: AnchorName, found: psutil.Process
+) -> None:
+    identity = identity_of(found.pid)
+    # Before that, psutil makes sure that the number is still the same process's.
+    if identity is not None and found.is_running():
+        chain[name] = identity
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 def command_line(pid: int) -> list[str]:
-    """The words a process was started with; none when it is gone or not ours to read."""
+    """The arguments of a process; empty when it is gone, or not ours to look at."""
     try:
-        raw = (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
         return []
-    return raw.decode(errors="replace").split("\0")
 
 
-def _runs_module(words: Sequence[str], endings: tuple[str, ...]) -> bool:
+def _runs_module(arguments: Sequence[str], endings: tuple[str, ...]) -> bool:
     """`python -m pyspark.daemon pyspark.worker`; the modules can be replaced in Spark's conf."""
-    return any(flag == "-m" and module.endswith(endings) for flag, module in pairwise(words))
+    return any(flag == "-m" and module.endswith(endings) for flag, module in pairwise(arguments))
 
 
 def processes_with_marker(marker: str) -> list[ProcessIdentity]:
@@ -220,22 +226,18 @@ def processes_with_marker(marker: str) -> list[ProcessIdentity]:
 
     What began with a cleared environment is not found. Costs 5 to 40 ms.
     """
-    wanted = f"{MARKER_VARIABLE}={marker}".encode()
     uid, me = os.geteuid(), os.getpid()
     found = []
-    for pid in psutil.pids():
-        if pid == me:
-            continue
-        # Before and after: the number may pass to another process while we read.
-        before = identity_of(pid)
+    for process in psutil.process_iter():
         try:
-            if os.stat(f"/proc/{pid}").st_uid != uid:
+            if process.pid == me or process.uids().effective != uid:
                 continue
-            environment = (_PROC / str(pid) / "environ").read_bytes()
-        except OSError:
-            continue
-        if wanted in environment.split(b"\0") and before is not None and identity_of(pid) == before:
-            found.append(before)
+            marked = process.environ().get(MARKER_VARIABLE) == marker
+            identity = identity_of(process.pid) if marked else None
+            if identity is not None and process.is_running():
+                found.append(identity)
+        except psutil.Error:
+            continue  # gone, a zombie, or a foreign one
     return found
 
 

@@ -7,6 +7,7 @@ the job of the others (DESIGN section 8). User code and TensorFlow never run in 
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import secrets
@@ -168,7 +169,7 @@ def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:
     """Spark tells its Python workers nothing of it, but the executor's JVM was told."""
     executor = chain.get("executor")
     command = processes.command_line(executor.pid) if executor is not None else []
-    for flag, value in zip(command, command[1:], strict=False):
+    for flag, value in itertools.pairwise(command):
         if flag == "--executor-id":
             return str(value)
     return "driver" if executor is not None else ""

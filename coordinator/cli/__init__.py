@@ -15,6 +15,7 @@ from coordinator.cli import doctor, version
 app = typer.Typer(
     name="tflease",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # joins the lines of a docstring's paragraphs
     pretty_exceptions_show_locals=False,  # locals may hold tokens
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -102,11 +102,10 @@ class Run:
         if member is None:
             raise InvalidReservation(f"run {self.run_id} has no {event.member}")
         is_holder = member.incarnation == event.incarnation and member.is_watched
+        report = self._counted(event.report, self.generation)
         if self.phase is RunPhase.FORMING and (is_holder or member.phase is MemberPhase.EXPECTED):
-            return self._forming_task_returned(member, event.report, now)
-        if is_holder:
-            return self._process_ended(member, event.report, now)
-        return []
+            return self._forming_task_returned(member, report, now)
+        return self._process_ended(member, report, now) if is_holder else []
 
     def _forming_task_returned(
         self, member: Member, report: ExitReport, now: float
@@ -219,11 +218,12 @@ class Run:
     def _ended(self, member: Member, event: events.ProcessEnded, now: float) -> list[Effect]:
         if event.generation not in (0, self.generation) or not member.is_watched:
             return []
-        report = event.report
-        if self._ending is None:
-            forming = self.phase is RunPhase.FORMING
-            report = verdict.unasked(report, event.generation, forming=forming)
-        return self._process_ended(member, report, now)
+        return self._process_ended(member, self._counted(event.report, event.generation), now)
+
+    def _counted(self, report: ExitReport, generation: int) -> ExitReport:
+        if self._ending is not None:
+            return report
+        return verdict.unasked(report, generation, forming=self.phase is RunPhase.FORMING)
 
     def _process_ended(self, member: Member, report: ExitReport, now: float) -> list[Effect]:
         member.exit = report

@@ -252,6 +252,7 @@ class TFCluster:
             finally:
                 self._jobs.cancel()
                 self._jobs.join(_JOIN_TIMEOUT)
+                self._jobs.wait_until_idle(_JOIN_TIMEOUT)
                 self._session.close(0.0)
                 self._coordinator.close(_COORDINATOR_TIMEOUT)
                 self._client.close()

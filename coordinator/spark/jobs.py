@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+_IDLE_INTERVAL = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class MemberRow:
     """What a task returned. ``refusal``: why no member was started; ``report``: how it ended,
@@ -113,14 +116,25 @@ class MemberJobs:
     def running(self, member: MemberId) -> bool:
         """Whether Spark says that the member's task runs now."""
         tag = self._tags.get(member)
+        return tag is not None and self._has_active_tasks(tag)
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Waits until Spark says that no task of the run is active. A cancelled job is over for
+        the driver at once, while Spark takes seconds to kill its tasks. False at the timeout."""
+        deadline = time.monotonic() + timeout
+        while self._has_active_tasks(self.tag):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_IDLE_INTERVAL)
+        return True
+
+    def _has_active_tasks(self, tag: str) -> bool:
         try:
             tracker: Any = self._context._jsc.sc().statusTracker()
-            for job in tracker.getJobIdsForTag(tag):
-                if _active_tasks(self._context.statusTracker(), int(job)):
-                    return True
-        except Exception:  # an internal interface: it only feeds the diagnosis
+            jobs = [int(job) for job in tracker.getJobIdsForTag(tag)]
+            return any(_active_tasks(self._context.statusTracker(), job) for job in jobs)
+        except Exception:  # an internal interface, or a stopped context: nothing can be told
             return False
-        return False
 
 
 def _active_tasks(tracker: Any, job: int) -> int:

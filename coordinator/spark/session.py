@@ -135,12 +135,14 @@ class RunSession:
             self._show = None
 
     def _cancel_unneeded(self, view: RunView) -> None:
-        """Tasks that were never scheduled must not start now and hold a slot (R2)."""
+        """Tasks that were never scheduled must not start now and hold a slot (R2). One that runs
+        but has not connected yet finds the run over, and brings the proof of its end itself."""
         for member in view.members:
             never_came = member.incarnation is None and member.phase is MemberPhase.STOPPED
             if never_came and member.id not in self._cancelled and self._jobs is not None:
                 self._cancelled.add(member.id)
-                self._jobs.cancel(member.id)
+                if not self._jobs.running(member.id):
+                    self._jobs.cancel(member.id)
 
     def _report(self) -> None:
         while not self._closed.wait(_SCHEDULING_INTERVAL):

@@ -8,12 +8,20 @@ import coordinator
 
 # EDIT HERE, and in CHANGELOG.md: what users import, in alphabetical order.
 EXPORTS = [
+    "CoordinatorUnavailable",
+    "FeatureUnavailable",
     "InputMode",
+    "InvalidRun",
+    "NotEnoughSlots",
+    "PayloadNotPicklable",
+    "ReleaseUnproven",
     "ReservationTimeout",
-    "RestartPolicy",
     "Roles",
+    "RunCancelled",
     "RunResult",
+    "SparkUnusable",
     "TFCluster",
+    "TfleaseError",
     "TrainingFailed",
 ]
 

@@ -43,6 +43,7 @@ class Reference:
         self.completed: set[MemberId] = set()
         self.ends: list[End] = []
         self.fate: RunPhase | None = None
+        self.is_decided = False  # by Spark's word on a task that nobody spoke for
         self.first_end_at = float("inf")
         self.step = 0
 
@@ -50,6 +51,8 @@ class Reference:
         """What a claim, or a word from a member, must be answered with."""
         before = {member.id: member for member in run.members}.get(event.member)
         holds = before is not None and self.holder.get(before.id) == event.incarnation
+        if isinstance(event, events.TaskReturned):
+            return errors.InvalidReservation if before is None else tuple
         if not isinstance(event, events.ReservationRequested):
             return tuple if holds else errors.StaleIncarnation
         if before is None:
@@ -100,6 +103,15 @@ class Reference:
         if slot is None or isinstance(event, events.SessionClosed):
             return
         old = next(member for member in before.members if member.id == slot)
+        if isinstance(event, events.TaskReturned):  # Spark's word; the member said nothing
+            watched = old.phase.is_live or old.phase is MemberPhase.LOST
+            holds = self.holder.get(slot) == event.incarnation and watched
+            at_work = before.phase is RunPhase.RUNNING
+            if holds and at_work and event.report.cause is Cause.COMPLETED:
+                self.completed.add(slot)
+            if before.phase is RunPhase.FORMING and old.phase is MemberPhase.EXPECTED:
+                self.is_decided = True
+            return
         if isinstance(event, events.ReservationRequested):
             if self.answer(event, before) is not effects.Granted:
                 return
@@ -189,7 +201,10 @@ class Reference:
             assert after.failure == before.failure, "a settled outcome changed"
             return
         assert (after.failure is not None) == (self.fate is RunPhase.FAILED)
-        if after.failure is not None and after.failure.cause is not Cause.TASK_FAILED:
+        is_decided = self.is_decided or (
+            after.failure is not None and after.failure.cause is Cause.TASK_FAILED
+        )
+        if after.failure is not None and not is_decided:
             best = min(end[:3] for end in self.ends)
             blamed = [end[:3] for end in self.ends if end.member == after.failure.member]
             assert best in blamed, f"{best} is to blame, not {after.failure.member}: {blamed}"

@@ -262,6 +262,10 @@ class Runs(RuleBasedStateMachine):
         told = self.views()[who[0]].generation if generation is None else generation
         self.feed(events.ProcessEnded(*who, told, ExitReport(cause)))
 
+    @rule(index=pick, attempt=attempts, cause=st.sampled_from(REPORTED))
+    def task_returns(self, index: int, attempt: int, cause: Cause) -> None:
+        self.feed(events.TaskReturned(*self.speaker(index, attempt), ExitReport(cause)))
+
     @rule(index=pick, grace=st.sampled_from([None, 0.0, 1.0, 30.0]), owner=st.booleans())
     def stop(self, index: int, grace: float | None, owner: bool) -> None:
         run_id = self.run_at(index).run_id

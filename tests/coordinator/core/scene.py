@@ -135,6 +135,12 @@ class Scene:
         report = ExitReport(cause, **facts)
         return self.say(events.ProcessEnded, which, told, report, attempt=attempt)
 
+    def task_returns(
+        self, which: str | MemberId, cause: Cause, *, attempt: str = "", **facts: Any
+    ) -> tuple[Effect, ...]:
+        report = ExitReport(cause, **facts)
+        return self.say(events.TaskReturned, which, report, attempt=attempt)
+
     def stop(self, grace: float | None = None, reason: str = "enough") -> tuple[Effect, ...]:
         return self.handle(events.StopRequested(self.run_id, reason, grace))
 

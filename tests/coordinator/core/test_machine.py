@@ -42,6 +42,11 @@ def reservation(
     return events.ReservationRequested(run, slot(which), IncarnationId(attempt), on, at)
 
 
+def task_returned(run: RunId, which: str) -> events.TaskReturned:
+    report = ExitReport(Cause.USER_EXCEPTION)
+    return events.TaskReturned(run, slot(which), IncarnationId(f"{which}/1"), report)
+
+
 def from_member(run: RunId, which: str, attempt: str) -> list[events.MemberEvent]:
     """One of each kind."""
     who = (run, slot(which), IncarnationId(attempt))
@@ -98,11 +103,12 @@ def refusals() -> list[Refusal]:
             events.OwnerLost(OTHER, "x"),
             events.SchedulingReported(OTHER, Slots()),
             reservation(OTHER, "worker:0", "worker:0/1"),
+            task_returned(OTHER, "worker:0"),
             *from_member(OTHER, "worker:0", "worker:0/1"),
         ]
         found += [(state, event, UnknownRun) for event in unknown]
-        no_slot = reservation(RUN, "ps:0", "ps:0/1")
-        found.append((state, no_slot, InvalidReservation))
+        for no_slot in (reservation(RUN, "ps:0", "ps:0/1"), task_returned(RUN, "ps:0")):
+            found.append((state, no_slot, InvalidReservation))
         stale = from_member(RUN, "worker:0", "worker:0/9") + from_member(RUN, "ps:0", "ps:0/1")
         found += [(state, event, StaleIncarnation) for event in stale]
     for event in from_member(RUN, "worker:0", "worker:0/1"):

@@ -116,6 +116,25 @@ async def test_members_are_told_to_stop_and_then_it_is_gone_when(
     assert with_driver.stderr == ""
 
 
+async def test_it_ends_quietly_with_sessions_and_a_watch_open(embedded: EmbeddedProcess) -> None:
+    """No traceback of a cancelled task lands in the driver's terminal."""
+    owner = RunClient(embedded.address, TOKEN)
+    gang = await gang_in(embedded, owner, RunSpec(Roles(worker=2)))
+    waiting = (await asyncio.to_thread(owner.create, RunSpec(Roles(worker=1)))).run_id
+    watch = owner.watch(waiting)
+    await asyncio.to_thread(next, watch)
+    gang["worker:0"].open_half()
+    embedded.cut_lifeline()
+    for member in gang:
+        await member.told_to_stop()
+        await member.end(STOPPED)
+    assert await asyncio.to_thread(embedded.wait) == 0
+    assert (await asyncio.to_thread(list, watch))[-1].phase is RunPhase.CANCELLED
+    assert embedded.stderr == ""
+    await gang.close()
+    owner.close()
+
+
 async def test_a_hang_up_of_the_terminal_does_not_reach_it(embedded: EmbeddedProcess) -> None:
     owner = RunClient(embedded.address, TOKEN)
     embedded.signal(signal.SIGHUP)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
 
 import pytest
 
@@ -30,6 +29,7 @@ from coordinator.testing import (
     drive,
     serving,
 )
+from tests.integration.grpc import raw
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -41,15 +41,6 @@ async def obey(*executors: FakeExecutor) -> None:
     for executor in executors:
         await executor.told_to_stop()
         await executor.end(STOPPED)
-
-
-async def becomes_true(condition: Callable[[], bool]) -> None:
-    """For what has no event of its own: the coordinator's memory of what is over."""
-    for _ in range(2_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not become true")
 
 
 @pytest.mark.parametrize("culprit_first", [True, False])
@@ -215,7 +206,7 @@ async def test_many_watchers_all_see_the_end_and_none_is_kept(coordinator: Servi
     owner.close()
     with pytest.raises(Exception, match="knows no run"):
         await coordinator.until("nowhere", lambda _: True)
-    await becomes_true(lambda: not coordinator.engine._watchers)
+    await raw.becomes_true(lambda: not coordinator.engine._watchers)
 
 
 async def test_nothing_of_a_session_is_kept_after_it(coordinator: Serving, gang_of) -> None:
@@ -227,13 +218,13 @@ async def test_nothing_of_a_session_is_kept_after_it(coordinator: Serving, gang_
         await executor.enter()
         await executor.end(COMPLETED)
         await executor.leave()
-    await becomes_true(lambda: not coordinator.engine._sessions)
+    await raw.becomes_true(lambda: not coordinator.engine._sessions)
 
     def are_collected() -> bool:
         gc.collect()
         return all(each() is None for each in sessions)
 
-    await becomes_true(are_collected)
+    await raw.becomes_true(are_collected)
 
 
 async def test_exit_reports_with_a_traceback_of_a_megabyte_arrive_whole(
@@ -311,4 +302,4 @@ async def test_a_server_that_stops_leaves_no_task_behind() -> None:
         await asyncio.to_thread(next, watch)
     await executor.close()
     owner.close()
-    await becomes_true(lambda: asyncio.all_tasks() == before)
+    await raw.becomes_true(lambda: asyncio.all_tasks() == before)

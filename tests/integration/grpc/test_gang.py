@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator.client import ReservationClient, RunClient
+from coordinator.client import Acknowledged, ReservationClient, RunClient
 from coordinator.core.errors import CoordinatorUnavailable, RunOver, StaleIncarnation
 from coordinator.core.model import (
     Cause,
@@ -16,6 +16,7 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
+from coordinator.security import call_metadata
 from coordinator.testing import COMPLETED, STOPPED, FakeExecutor, Serving, drive
 from tests.integration.grpc import raw
 
@@ -215,14 +216,21 @@ async def test_the_late_end_of_a_replaced_session_disturbs_nobody(
     gang = await gang_of(coordinator, Roles(worker=2))
     first = gang["worker:0"]
     await first.reserve()
-    await first.attend()
-    await first.end(PREEMPTED)
-    async with first.copy() as second:
-        await second.reserve()
-        await second.attend()
-        await first.leave()  # a clean end, not a refusal
-        await second.ready()
-        assert phase_of(coordinator, second) is MemberPhase.READY
+    client = ReservationClient(coordinator.address, coordinator.token)
+    async with client.attend(gang.run_id, first.member, first.incarnation) as session:
+        commands = session.commands()
+        await session.process_exited(1, 0, PREEMPTED)
+        while await anext(commands) != Acknowledged(1):
+            pass
+        async with first.copy() as second:
+            assert (await second.reserve()).is_granted
+            await second.attend()
+            await session.goodbye(2, "done")
+            # A clean end, not a refusal.
+            assert [command async for command in commands] == [Acknowledged(2)]
+            await second.ready()
+            assert phase_of(coordinator, second) is MemberPhase.READY
+    await client.close()
     assert not raw.complaints(caplog)
 
 
@@ -303,3 +311,33 @@ async def test_an_agent_whose_client_is_closed_is_told_so_and_not_cancelled(
         )
     with pytest.raises(CoordinatorUnavailable):
         client.attend(gang.run_id, worker.member, worker.incarnation)
+
+
+async def test_a_member_whose_machine_is_cut_off_leaves_no_session_and_no_noise(
+    coordinator: Serving, gang_of, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reset in the middle of what the coordinator writes; the member may attend again."""
+    gang = await gang_of(coordinator, Roles(worker=2))
+    worker = gang["worker:0"]
+    await worker.reserve()
+    [attend] = [method for method in raw.methods() if method.name == "Attend"]
+    hello = attend.input_type._concrete_class()
+    hello.hello.run_id, hello.hello.incarnation = gang.run_id, worker.incarnation
+    hello.hello.member.role = 2
+    calls = [
+        raw.Call(
+            coordinator.address,
+            raw.path_of(attend),
+            *call_metadata(coordinator.token),
+            message=hello.SerializeToString(),
+        )
+        for _ in range(5)
+    ]
+    for call in calls:
+        await raw.becomes_true(lambda: bool(coordinator.engine._sessions))
+        call.reset()
+    await worker.attend()
+    await worker.ready()
+    assert phase_of(coordinator, worker) is MemberPhase.READY
+    assert len(coordinator.engine._sessions) == 1
+    assert not raw.complaints(caplog)
