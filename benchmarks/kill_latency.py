@@ -40,6 +40,7 @@ class Sample:
 
     size: str
     killed: str
+    victim_gone: float
     process_gone: float
     all_gone: float
     processes: int
@@ -93,6 +94,7 @@ def _sample(size: str, killed: str, tree: Tree, answer: Answer) -> Sample:
     return Sample(
         size=size,
         killed=killed,
+        victim_gone=1000 * answer.victim_gone,
         process_gone=1000 * answer.gone.get(tree.tensorflow.pid, forever),
         all_gone=forever if answer.left else 1000 * answer.all_gone,
         processes=len(tree.descendants) + answer.late,
@@ -221,8 +223,8 @@ def _sorted(values: list[float]) -> str:
 
 def _spelled(sample: Sample) -> str:
     return (
-        f"{sample.size}, {sample.killed} killed: TensorFlow gone after "
-        f"{sample.process_gone:.1f} ms, all {sample.processes} after {sample.all_gone:.1f} ms"
+        f"{sample.size}, {sample.killed} killed: itself gone after {sample.victim_gone:.1f} ms, "
+        f"TensorFlow {sample.process_gone:.1f} ms, all {sample.processes} {sample.all_gone:.1f} ms"
     )
 
 

@@ -14,6 +14,7 @@ thread runs any more, and the memory is freed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -55,16 +56,18 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Seconds from just before the kill. ``gone``: by pid. ``late``: how many were found only by
-    the search afterwards. ``left``: what still ran after the timeout."""
+    """Seconds from just before the kill. ``victim_gone``: the victim itself. ``gone``: the
+    watched, by pid. ``late``: how many were found only by the search afterwards. ``left``: what
+    still ran after the timeout."""
 
+    victim_gone: float
     gone: dict[int, float]
     late: int
     left: tuple[str, ...]
 
     @property
     def all_gone(self) -> float:
-        """When the last one was gone."""
+        """When the last of the watched was gone."""
         return max(self.gone.values())
 
 
@@ -81,7 +84,7 @@ def ask(question: Question) -> Answer:
     )
     found = json.loads(done.stdout)
     gone = {int(pid): float(seconds) for pid, seconds in found["gone"].items()}
-    return Answer(gone, int(found["late"]), tuple(found["left"]))
+    return Answer(found["victim_gone"], gone, int(found["late"]), tuple(found["left"]))
 
 
 def kill_and_watch(question: Question) -> Answer:
@@ -95,9 +98,9 @@ def kill_and_watch(question: Question) -> Answer:
         poller.register(fd, select.EPOLLIN)
 
     victim = _open(question.victim)
-    for process in question.watched:
+    for process in {question.victim: None, **dict.fromkeys(question.watched)}:
         watch(process)
-    known = set(question.watched)
+    known = {question.victim, *question.watched}
     gone: dict[int, float] = {}
     late = 0
     began_at = time.monotonic()
@@ -117,7 +120,10 @@ def kill_and_watch(question: Question) -> Answer:
                     with suppress(ProcessLookupError):
                         watch(process)
     left = [process.pid for process in open_fds.values()]
-    return Answer(gone, late, tuple(f"{pid} {_command(pid)}" for pid in left))
+    victim_gone = gone.get(question.victim.pid, math.inf)
+    if question.victim not in question.watched:
+        gone.pop(question.victim.pid, None)
+    return Answer(victim_gone, gone, late, tuple(f"{pid} {_command(pid)}" for pid in left))
 
 
 def marked(marker: str, without: int) -> list[Process]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -49,14 +50,53 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+ENDING_TIME = 1.0
+"""Seconds that a stopping server gives to calls that it has told to end; grpc cancels them then."""
+
 SERVICE_NAMES = (
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
     reservation_service_pb2.DESCRIPTOR.services_by_name["ReservationService"].full_name,
 )
 
 
+class OpenCalls:
+    """The calls that are being answered. A stopping server ends them by itself: grpc would cancel
+    them, which their callers could not tell from a crash, and log a traceback for each."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_ending = False
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Around one call. Raises CoordinatorUnavailable in it when it is ended."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_ending:
+                raise
+            task.uncancel()
+            raise CoordinatorUnavailable("the coordinator has ended") from None
+        finally:
+            self._tasks.discard(task)
+
+    async def end(self, grace: float) -> None:
+        """Calls that are not over by themselves within ``grace`` seconds are told to be."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.copy(), timeout=grace)
+        self._is_ending = True
+        for task in self._tasks:
+            task.cancel()
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Maps our errors to rich status, and hides what a bug would tell a stranger."""
+
+    def __init__(self, calls: OpenCalls) -> None:
+        self._calls = calls
 
     async def intercept_service(
         self,
@@ -64,22 +104,45 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: Any,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/coordinator."):
-            return handler
+        if handler is None:
+            return None
         # A single request is parsed inside the wrapper, so that what cannot be parsed is refused
         # there too; a stream's messages are parsed when its handler reads them.
         serialize = handler.response_serializer
         parse = _parser(handler.request_deserializer, handler_call_details.method)
         if handler.unary_unary:
-            unary = _answering(handler.unary_unary, parse)
+            unary = self._wrap(handler.unary_unary, parse)
             return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialize)
         if handler.unary_stream:
-            streaming = _streaming(handler.unary_stream, parse)
+            streaming = self._wrap(handler.unary_stream, parse)
             return grpc.unary_stream_rpc_method_handler(streaming, response_serializer=serialize)
         if handler.stream_stream:
-            both = _answering(handler.stream_stream, _as_it_is)
+            both = self._wrap(handler.stream_stream, _as_it_is)
             return grpc.stream_stream_rpc_method_handler(both, parse, serialize)
         raise AssertionError(f"{handler_call_details.method} is of a kind that is not wrapped")
+
+    def _wrap(
+        self, call: Callable[[Any, Any], Any], parse: Callable[[Any], Any]
+    ) -> Callable[[Any, Any], Any]:
+        """Handlers are coroutines or, if they like, generators where they answer a stream."""
+
+        async def answering(request: Any, context: Any) -> Any:
+            try:
+                with self._calls.answering():
+                    return await call(parse(request), context)
+            except Exception as error:
+                await _abort(context, error)
+
+        async def generating(request: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                with self._calls.answering():
+                    async with aclosing(call(parse(request), context)) as responses:
+                        async for response in responses:
+                            yield response
+            except Exception as error:
+                await _abort(context, error)
+
+        return generating if inspect.isasyncgenfunction(call) else answering
 
 
 def _parser(parse: Callable[[bytes], Any], method: str) -> Callable[[Any], Any]:
@@ -96,32 +159,6 @@ def _parser(parse: Callable[[bytes], Any], method: str) -> Callable[[Any], Any]:
 
 def _as_it_is(request: Any) -> Any:
     return request
-
-
-def _answering(
-    call: Callable[[Any, Any], Awaitable[Any]], parse: Callable[[Any], Any]
-) -> Callable[[Any, Any], Any]:
-    async def wrapped(request: Any, context: Any) -> Any:
-        try:
-            return await call(parse(request), context)
-        except Exception as error:
-            await _abort(context, error)
-
-    return wrapped
-
-
-def _streaming(
-    call: Callable[[Any, Any], AsyncGenerator[Any, None]], parse: Callable[[Any], Any]
-) -> Callable[[Any, Any], Any]:
-    async def wrapped(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            async with aclosing(call(parse(request), context)) as responses:
-                async for response in responses:
-                    yield response
-        except Exception as error:
-            await _abort(context, error)
-
-    return wrapped
 
 
 async def _abort(context: Any, error: Exception) -> None:
@@ -142,8 +179,9 @@ class Server:
 
     def __init__(self, engine: Engine, token: str) -> None:
         self.engine = engine
+        self._calls = OpenCalls()
         self._server = grpc.aio.server(
-            interceptors=(TokenInterceptor(token), ErrorInterceptor()), options=OPTIONS
+            interceptors=(TokenInterceptor(token), ErrorInterceptor(self._calls)), options=OPTIONS
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(RunService(engine), self._server)
         reservation_service_pb2_grpc.add_ReservationServiceServicer_to_server(
@@ -168,7 +206,10 @@ class Server:
         return int(bound)
 
     async def stop(self, grace: float = 1.0) -> None:
-        """Refuses new calls, gives open ones ``grace`` seconds; on return nothing listens."""
+        """Refuses new calls, gives open ones ``grace`` seconds and then ends them with
+        CoordinatorUnavailable; on return nothing listens."""
         await self._health.enter_graceful_shutdown()
-        await asyncio.shield(self._server.stop(grace))
+        stopping = asyncio.ensure_future(self._server.stop(grace + ENDING_TIME))
+        await self._calls.end(grace)
+        await asyncio.shield(stopping)
         self.engine.close()

@@ -87,6 +87,7 @@ class Cause(enum.Enum):
     PAYLOAD_FAILED = "payload failed"
     TASK_FAILED = "task failed"
     AGENT_LOST = "agent lost"
+    GANG_INCOMPLETE = "gang incomplete"
     STOPPED = "stopped"
 
     @property

@@ -352,7 +352,7 @@ class Run:
             f"the members were not all running within {self.spec.reservation_timeout:g} s. "
             f"Waiting for {waiting}"
         )
-        failure = Failure(Cause.TASK_FAILED, text)
+        failure = Failure(Cause.GANG_INCOMPLETE, text)
         return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
 
     def next_deadline(self) -> float:

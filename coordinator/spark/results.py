@@ -57,7 +57,7 @@ def error_of(run: RunView) -> TfleaseError | None:
     """Why a settled run did not go well; None when it did."""
     if run.failure is not None:
         text = story(run, run.failure)
-        timed_out = run.failure.member is None and "were not all running" in run.failure.summary
+        timed_out = run.failure.cause is Cause.GANG_INCOMPLETE
         return (ReservationTimeout if timed_out else TrainingFailed)(text, run.failure)
     if run.phase is RunPhase.CANCELLED or (run.settled and run.phase is RunPhase.STOPPING):
         return RunCancelled(f"run {run.spec.name!r} was stopped: {run.stop_reason}")
@@ -69,7 +69,8 @@ def story(run: RunView, failure: Failure) -> str:
     lines = [f"run {run.spec.name!r} failed: {failure.summary}"]
     if failure.exit is not None:
         lines += _section("Traceback on the executor", failure.exit.traceback)
-        lines += _section(f"Last lines of the log of {failure.member}", failure.exit.log_tail)
+        log = failure.exit.log_tail.replace(failure.exit.traceback.strip(), "(the traceback above)")
+        lines += _section(f"Last lines of the log of {failure.member}", log)
     lines += _section(
         "Other members",
         "\n".join(failure.others[:_MAX_OTHERS])

@@ -58,6 +58,7 @@ class Cause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAUSE_TASK_FAILED: _ClassVar[Cause]
     CAUSE_AGENT_LOST: _ClassVar[Cause]
     CAUSE_STOPPED: _ClassVar[Cause]
+    CAUSE_GANG_INCOMPLETE: _ClassVar[Cause]
 
 class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -100,6 +101,7 @@ CAUSE_PAYLOAD_FAILED: Cause
 CAUSE_TASK_FAILED: Cause
 CAUSE_AGENT_LOST: Cause
 CAUSE_STOPPED: Cause
+CAUSE_GANG_INCOMPLETE: Cause
 PROOF_UNSPECIFIED: Proof
 PROOF_SWEEP: Proof
 PROOF_KERNEL: Proof

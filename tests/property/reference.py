@@ -184,7 +184,8 @@ class Reference:
         for stop in (effect for effect in done if isinstance(effect, effects.SendStop)):
             assert stop.incarnation == self.holder[stop.member]
             assert stop.grace >= 0
-            if members[stop.member].phase.has_ended or after.phase in OPEN:
+            phase = members[stop.member].phase
+            if after.phase in OPEN or not (phase.is_live or phase is MemberPhase.LOST):
                 continue  # somebody who should be gone attends again
             stage = next(s for s in completion.STOP_STAGES if stop.member.role in s)
             for earlier in completion.STOP_STAGES[: completion.STOP_STAGES.index(stage)]:
@@ -202,7 +203,8 @@ class Reference:
             return
         assert (after.failure is not None) == (self.fate is RunPhase.FAILED)
         is_decided = self.is_decided or (
-            after.failure is not None and after.failure.cause is Cause.TASK_FAILED
+            after.failure is not None
+            and after.failure.cause in (Cause.TASK_FAILED, Cause.GANG_INCOMPLETE)
         )
         if after.failure is not None and not is_decided:
             best = min(end[:3] for end in self.ends)

@@ -82,7 +82,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         driver.close()
 
 
-@pytest.mark.parametrize("where", ["forming", "running", "waiting"])
+@pytest.mark.parametrize("where", ["forming", "running", "waiting", "stopping"])
 def test_ctrl_c_ends_a_run_in_any_phase_and_leaves_nothing(
     start: Callable[..., Driver], where: str
 ) -> None:

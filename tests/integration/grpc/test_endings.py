@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.client import RunClient
 from coordinator.core import events
+from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import (
     Cause,
     ExitReport,
@@ -288,8 +289,11 @@ async def test_every_way_to_end_is_told_in_words(
     assert "worker:1 on fake-host" in run.failure.summary
 
 
-async def test_a_server_that_stops_leaves_no_task_behind() -> None:
-    """With a member in its session, a watcher and a stream that said nothing."""
+async def test_a_server_that_stops_tells_everybody_and_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A member in its session, a watcher and a stream that said nothing: grpc by itself would
+    cancel them, which looks like a crash, and log a traceback for each."""
     before = asyncio.all_tasks()
     async with serving() as coordinator:
         run_id = coordinator.create_run(RunSpec(Roles(worker=1)))
@@ -300,6 +304,11 @@ async def test_a_server_that_stops_leaves_no_task_behind() -> None:
         executor.open_half()
         watch = owner.watch(run_id)
         await asyncio.to_thread(next, watch)
+    with pytest.raises(CoordinatorUnavailable, match="the coordinator has ended"):
+        await asyncio.to_thread(list, watch)
+    with pytest.raises(CoordinatorUnavailable, match="the coordinator has ended"):
+        await executor.started()
     await executor.close()
     owner.close()
     await raw.becomes_true(lambda: asyncio.all_tasks() == before)
+    assert not raw.complaints(caplog)

@@ -199,6 +199,18 @@ async def test_health_is_answered_without_a_token_and_ends_with_the_server() -> 
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+async def test_a_stranger_cannot_fill_the_log_through_the_health_check(
+    guarded: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R5: health is answered to anybody, so its garbage must be cheap, too."""
+    services = health_pb2.DESCRIPTOR.services_by_name.values()
+    for method in (method for service in services for method in service.methods):
+        if method.name in ("Check", "Watch"):
+            error = await raw.failure_of(guarded.address, method, raw.GARBAGE)
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not raw.complaints(caplog)
+
+
 async def test_reflection_needs_the_token_and_lists_our_services(guarded: Serving) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     async with grpc.aio.insecure_channel(guarded.address, options=raw.NO_PROXY) as channel:

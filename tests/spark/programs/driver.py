@@ -17,6 +17,8 @@ folder, where = Path(sys.argv[1]), sys.argv[2]
 
 def wait_for_the_end(args, ctx):
     ctx.wait_for_stop()
+    if args == "stopping":
+        time.sleep(1000)  # takes all the time it is given
 
 
 def reached(cluster):
@@ -30,6 +32,8 @@ def see(run):
     run_id = run.run_id
     if where == "forming" and any(member.phase.value == "ready" for member in run.members):
         reached(run)
+    if where == "stopping" and run.phase.value == "stopping":
+        reached(run)
 
 
 spark = SparkSession.builder.master("local[4]").config("spark.ui.enabled", "false").getOrCreate()
@@ -41,7 +45,13 @@ preload = ("tests.spark.programs.never_ready",) if where == "forming" else ()
 
 def train():
     with TFCluster.run(
-        spark, wait_for_the_end, roles=Roles(worker=2, ps=1), preload=preload, progress=see
+        spark,
+        wait_for_the_end,
+        where,
+        roles=Roles(worker=2, ps=1),
+        preload=preload,
+        progress=see,
+        grace={"worker": 300.0 if where == "stopping" else 5.0},
     ) as cluster:
         if where == "running":
             reached(cluster)
@@ -51,6 +61,8 @@ def train():
             spark.stop()
         if where == "waiting":
             reached(cluster)
+        if where == "stopping":
+            cluster.shutdown()
         cluster.wait()
 
 
