@@ -25,14 +25,14 @@ from coordinator.core.errors import (
     TfleaseError,
     TrainingFailed,
 )
-from coordinator.core.model import Roles
+from coordinator.core.model import VERSION, Roles
 
 if TYPE_CHECKING:
     from coordinator.spark.cluster import TFCluster
     from coordinator.spark.options import InputMode
     from coordinator.spark.results import RunResult
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "CoordinatorUnavailable",

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
 from coordinator.core import events
+from coordinator.core.completion import STOP_STAGES
 from coordinator.core.errors import TfleaseError
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.engine import Engine
@@ -142,8 +143,7 @@ async def _stop_runs(engine: Engine, reason: str) -> None:
             longest = max(longest, *view.spec.grace.values())
             engine.feed(events.OwnerLost(view.run_id, reason))
     try:
-        # Three stages: those that train, evaluators, parameter servers.
-        async with asyncio.timeout(3 * (longest + STOP_BOUND)):
+        async with asyncio.timeout(len(STOP_STAGES) * (longest + STOP_BOUND)):
             await engine.all_ended()
     except TimeoutError:
         _log.error("members did not end in time; their agents stop them by themselves")

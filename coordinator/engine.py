@@ -27,7 +27,7 @@ TICK_INTERVAL = 1.0
 
 PAUSE_THRESHOLD = 3.0
 """Seconds of lateness of a tick from which on the coordinator calls itself paused: less than a
-quarter of the default liveness time (FACTS section 5)."""
+quarter of the default liveness time (ARCHITECTURE.md, "The driving loop")."""
 
 WATCH_INTERVAL = 0.1
 """Seconds at least between two pictures sent to one watcher; the latest wins."""

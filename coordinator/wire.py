@@ -219,6 +219,7 @@ def spec_to_pb(spec: model.RunSpec) -> pb.RunSpec:
         ],
         completion=[_role_to_pb(role) for role in spec.completion],
         python_version=spec.python_version,
+        tflease_version=spec.tflease_version,
     )
 
 
@@ -258,6 +259,7 @@ def spec_from_pb(message: pb.RunSpec) -> model.RunSpec:
         },
         completion=frozenset(_role_from_pb(number) for number in message.completion),
         python_version=message.python_version,
+        tflease_version=message.tflease_version,
     )
 
 
@@ -320,7 +322,7 @@ def run_from_pb(message: pb.Run) -> model.RunView:
 
 
 def pack_cluster_spec(spec: model.ClusterSpec) -> bytes:
-    """Serialized and compressed: done once for all members of a generation (FACTS section 5)."""
+    """Serialized and compressed: done once for all members of a generation."""
     jobs = [
         reservation_pb.ClusterSpec.Job(role=_role_to_pb(model.Role(name)), addresses=addresses)
         for name, addresses in spec.items()

@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from coordinator.client import ReservationClient, Start, Stop
 from coordinator.core.model import (
+    VERSION,
     Endpoint,
     ExecutorInfo,
     IncarnationId,
@@ -31,7 +33,15 @@ from coordinator.core.model import (
     RunId,
 )
 from executor_agent import framing, logs, ports
-from executor_agent.attendance import Ended, Entered, Membership, MustStop, Progressed, Ready
+from executor_agent.attendance import (
+    Ended,
+    Entered,
+    Leaving,
+    Membership,
+    MustStop,
+    Progressed,
+    Ready,
+)
 from executor_agent.core import supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import ExitFacts
@@ -45,6 +55,12 @@ _DELIVERY_TIMEOUT = 2.5
 
 _LOG_TIMEOUT = 0.5
 _SWEEP_TIMEOUT = 10.0
+_ROUTE_INTERVAL = 1.0
+
+# What may travel: the sentinel takes datagrams of 64 KiB, the coordinator numbers of 64 bits.
+_MAX_REASON = 2000
+_MAX_NAMES, _MAX_NAME = 100, 200
+_MAX_STEP = 2**63 - 1
 
 
 class Agent:
@@ -73,6 +89,7 @@ class Agent:
         self._started: Start | None = None
         self._generation = 0
         self._stop_asked = False
+        self._complained = False
 
     async def run(self) -> None:
         """The member's whole life. Never raises for what a peer does."""
@@ -97,16 +114,28 @@ class Agent:
 
     async def _attend(self, port: int) -> None:
         try:
-            host, coordinator_port = ports.split_address(self._config.coordinator)
-            address = ports.address_towards(host, coordinator_port)
+            address = await self._address()
             await self._membership.run(self._executor(), Endpoint(address, port))
         except MustStop as error:
             self._ask_to_stop(0.0, str(error))
-        except OSError as error:
-            self._ask_to_stop(0.0, f"no route to {self._config.coordinator}: {error}")
         except Exception as error:
             self._ask_to_stop(0.0, f"the agent failed: {type(error).__name__}: {error}")
             raise
+
+    async def _address(self) -> str:
+        """In a thread, because a name server may take its time. Raises MustStop."""
+        host, port = ports.split_address(self._config.coordinator)
+        give_up_at = time.monotonic() + self._config.connect_timeout
+        while True:
+            try:
+                return await asyncio.to_thread(ports.address_towards, host, port)
+            except OSError as error:
+                if time.monotonic() >= give_up_at:
+                    raise MustStop(
+                        f"no route from {socket.gethostname()} to the coordinator at "
+                        f"{self._config.coordinator}: {error}"
+                    ) from None
+                await asyncio.sleep(_ROUTE_INTERVAL)
 
     def _executor(self) -> ExecutorInfo:
         return ExecutorInfo(
@@ -115,6 +144,7 @@ class Agent:
             pid=os.getpid(),
             executor_id=self._config.executor_id,
             python_version=platform.python_version(),
+            tflease_version=VERSION,
             directory=self._config.directory,
         )
 
@@ -150,18 +180,30 @@ class Agent:
         try:
             while data := await reader.read(64 * 1024):
                 for message in decoder.feed(data):
-                    self._on_member(message)
+                    self._on_member_carefully(message)
         except (OSError, framing.FramingError) as error:
-            print(f"tflease agent: {self._member}: {error}", file=sys.stderr)
+            self._complain(f"{self._member}: {error}")
+
+    def _on_member_carefully(self, message: framing.Message) -> None:
+        """A report that makes no sense costs that report, not the training."""
+        try:
+            self._on_member(message)
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            if not self._complained:  # once: it may come with every step
+                self._complained = True
+                self._complain(f"{self._member}: ignored {str(message)[:200]}: {error}")
 
     def _on_member(self, message: framing.Message) -> None:
         match message:
             case {"event": "ready", "versions": versions}:
-                self._membership.report(Ready({str(k): str(v) for k, v in versions.items()}))
+                texts = islice(versions.items(), _MAX_NAMES)
+                self._membership.report(Ready({_name(k): _name(v) for k, v in texts}))
             case {"event": "running"}:
                 self._membership.report(Entered(self._generation))
             case {"event": "progress", "step": step, "metrics": metrics}:
-                numbers = {str(k): float(v) for k, v in metrics.items()}
+                numbers = {_name(k): float(v) for k, v in islice(metrics.items(), _MAX_NAMES)}
+                if not 0 <= int(step) <= _MAX_STEP:
+                    raise ValueError(f"no number of a step: {step}")
                 self._membership.report(Progressed(self._generation, int(step), numbers))
             case _:
                 pass  # "finished" is read from the file, which survives a kill
@@ -182,9 +224,12 @@ class Agent:
                 datagram = b""
             if not datagram:
                 return await asyncio.to_thread(self._sweep)
-            message = json.loads(datagram)
-            if message.get("event") == "exited":
-                return ExitFacts.from_dict(message)
+            try:
+                message = json.loads(datagram)
+                if message.get("event") == "exited":
+                    return ExitFacts.from_dict(message)
+            except (AttributeError, ValueError) as error:
+                self._complain(f"not understood what the sentinel said: {error}")
 
     def _sweep(self) -> ExitFacts:
         death = SuddenDeath(
@@ -200,11 +245,15 @@ class Agent:
         return sweep_after_sudden_death(death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT)
 
     def _ask_to_stop(self, grace: float, reason: str) -> None:
-        self._tell_sentinel({"command": "stop", "grace": grace, "reason": reason})
+        self._tell_sentinel({"command": "stop", "grace": grace, "reason": reason[:_MAX_REASON]})
 
     def _tell_sentinel(self, command: Mapping[str, Any]) -> None:
         with suppress(OSError):  # gone: the other end of the socket will say so
             self._control.send(json.dumps(command).encode())
+
+    def _complain(self, text: str) -> None:
+        with suppress(OSError):
+            print(f"tflease agent: {text}", file=sys.stderr, flush=True)
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -215,11 +264,16 @@ class Agent:
             stop_asked=self._stop_asked,
             log_tail=logs.tail(self._directory / supervision.MEMBER_LOG),
         )
-        began = time.monotonic()
-        if not self._membership.is_reserved and facts.reason != supervision.MEMBER_EXITED:
-            return  # nobody counts on us
+        # Beside the delivery, which may fail: then this is all that is left to read.
+        copied = asyncio.create_task(asyncio.to_thread(self._copier.finish, _LOG_TIMEOUT))
         # Also when the slot is not reserved yet: a process may fail faster than we connect.
-        self._membership.report(Ended(self._generation, report))
+        if self._membership.is_reserved or facts.reason == supervision.MEMBER_EXITED:
+            await self._deliver(Ended(self._generation, report), attending)
+        await copied
+
+    async def _deliver(self, end: Ended, attending: asyncio.Task[None]) -> None:
+        self._membership.report(end)
+        self._membership.report(Leaving("its member has ended"))
         delivered = asyncio.create_task(self._membership.delivered())
         await asyncio.wait(
             (delivered, attending),  # who is refused for good delivers nothing any more
@@ -227,8 +281,11 @@ class Agent:
             return_when=asyncio.FIRST_COMPLETED,
         )
         delivered.cancel()
-        left = max(0.0, _DELIVERY_TIMEOUT - (time.monotonic() - began))
-        await asyncio.to_thread(self._copier.finish, min(left, _LOG_TIMEOUT))
+
+
+def _name(value: object) -> str:
+    """A text that travels: short, and without what is no UTF-8."""
+    return str(value)[:_MAX_NAME].encode(errors="backslashreplace").decode()
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from coordinator.client import (
@@ -60,7 +59,14 @@ class Ended:
     report: ExitReport
 
 
-Report = Ready | Entered | Progressed | Ended
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The last word: nothing more will come."""
+
+    reason: str
+
+
+Report = Ready | Entered | Progressed | Ended | Leaving
 
 
 class MustStop(Exception):
@@ -106,14 +112,38 @@ class Membership:
         """Reserve, then attend until cancelled. Raises MustStop."""
         reservation = await self._reserve(executor, endpoint)
         self.is_reserved = True
-        self._outbox.proven_at = time.monotonic()
+        attending = asyncio.create_task(self._keep_attending(reservation))
+        try:
+            await self._until_fenced(attending, reservation.fence_timeout)
+            attending.result()
+        finally:
+            attending.cancel()
+            await asyncio.wait((attending,))
+            attending.cancelled() or attending.exception()
+
+    async def _until_fenced(self, attending: asyncio.Task[None], fence_timeout: float) -> None:
+        """Beside the session, which may hang in a send or go on without being answered."""
+        while not attending.done():
+            silence = time.monotonic() - self._outbox.proven_at
+            if silence >= fence_timeout:
+                raise MustStop(
+                    f"fenced: cut off from the coordinator at {self._coordinator} for "
+                    f"{silence:.0f} s"
+                )
+            await asyncio.wait((attending,), timeout=fence_timeout - silence)
+
+    async def _keep_attending(self, reservation: Reservation) -> None:
+        """One session after the other. Raises MustStop."""
         pause = _RETRY_MIN
         while True:
             self._outbox.rewind()
             began = time.monotonic()
-            with suppress(errors.CoordinatorUnavailable):
-                await self._attend(reservation)
-            self._check_fence(reservation.fence_timeout)
+            try:
+                await self._attend(reservation.beat_interval)
+            except errors.CoordinatorUnavailable:
+                pass  # the fence clock bounds this
+            except errors.TfleaseError as error:
+                raise MustStop(f"refused by the coordinator: {error}") from None
             pause = _RETRY_MIN if time.monotonic() - began > _RETRY_MAX else pause
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _RETRY_MAX)
@@ -122,6 +152,7 @@ class Membership:
         give_up_at = time.monotonic() + self._connect_timeout
         pause = _RETRY_MIN
         while True:
+            asked_at = time.monotonic()
             try:
                 reservation = await self._client.reserve(*self._who, executor, endpoint)
             except errors.CoordinatorUnavailable as error:
@@ -137,28 +168,22 @@ class Membership:
                 raise MustStop(f"refused by the coordinator: {error}") from None
             else:
                 if reservation.is_granted:
+                    self._outbox.proven_at = asked_at
                     return reservation
                 give_up_at = time.monotonic() + self._connect_timeout
                 await asyncio.sleep(reservation.retry_delay * random.uniform(0.8, 1.2))
 
-    async def _attend(self, reservation: Reservation) -> None:
-        """One session. Raises CoordinatorUnavailable when it breaks, MustStop."""
+    async def _attend(self, beat_interval: float) -> None:
+        """One session. Raises what ends it: CoordinatorUnavailable when it breaks."""
         async with self._client.attend(*self._who) as session:
             reader = asyncio.create_task(self._read(session))
-            writer = asyncio.create_task(self._write(session, reservation))
+            writer = asyncio.create_task(self._write(session, beat_interval))
             try:
                 await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
                 if reader.done():  # what the coordinator said last explains the end
                     reader.result()
                 else:
                     writer.result()
-            except (
-                errors.StaleIncarnation,
-                errors.UnknownRun,
-                errors.Unauthenticated,
-                errors.InvalidReservation,
-            ) as error:
-                raise MustStop(f"refused by the coordinator: {error}") from None
             finally:
                 for task in (reader, writer):
                     task.cancel()
@@ -181,25 +206,19 @@ class Membership:
             case Stop():
                 self._on_stop(command)
 
-    async def _write(self, session: Attendance, reservation: Reservation) -> None:
+    async def _write(self, session: Attendance, beat_interval: float) -> None:
         while True:
             self._queued.clear()  # before the taking: what is queued while we send must wake us
             for numbered in self._outbox.take(time.monotonic()):
                 await _send(session, numbered.sequence, numbered.report)
-            interval = reservation.beat_interval * random.uniform(1 - _JITTER, 1 + _JITTER)
+                if isinstance(numbered.report, Leaving):
+                    return await self.delivered()
+            interval = beat_interval * random.uniform(1 - _JITTER, 1 + _JITTER)
             try:
                 async with asyncio.timeout(interval):
                     await self._queued.wait()
             except TimeoutError:
-                self._check_fence(reservation.fence_timeout)
                 self._outbox.beat()
-
-    def _check_fence(self, fence_timeout: float) -> None:
-        silence = time.monotonic() - self._outbox.proven_at
-        if silence > fence_timeout:
-            raise MustStop(
-                f"fenced: cut off from the coordinator at {self._coordinator} for {silence:.0f} s"
-            )
 
 
 async def _send(session: Attendance, sequence: int, report: Report | None) -> None:
@@ -214,3 +233,5 @@ async def _send(session: Attendance, sequence: int, report: Report | None) -> No
             await session.progress(sequence, report.generation, report.step, report.metrics)
         case Ended(generation=generation, report=end):
             await session.process_exited(sequence, generation, end)
+        case Leaving(reason=reason):
+            await session.goodbye(sequence, reason)

@@ -15,10 +15,13 @@ TAIL_BYTES = 8 * 1024
 
 _POLL_INTERVAL = 0.2
 _CHUNK_BYTES = 256 * 1024
+_MAX_LINE_BYTES = 64 * 1024
+"""A longer line is cut in pieces: a progress bar that never ends its line must not pile up."""
 
 
 def tail(path: Path, limit: int = TAIL_BYTES) -> str:
-    """The last whole lines of a log, at most ``limit`` bytes; "" when there is none."""
+    """The last whole lines of a log, at most ``limit`` bytes, or the end of its last line when
+    that alone is longer; "" when there is no log."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -27,7 +30,7 @@ def tail(path: Path, limit: int = TAIL_BYTES) -> str:
     except OSError:
         return ""
     if size > limit:
-        data = data.partition(b"\n")[2]
+        data = data.partition(b"\n")[2].strip() or data
     return data.decode(errors="replace").rstrip()
 
 
@@ -60,6 +63,9 @@ class LogCopier:
                 last_round = self._finished.wait(_POLL_INTERVAL)
                 while chunk := file.read(_CHUNK_BYTES):
                     *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > _MAX_LINE_BYTES:
+                        lines.append(rest)
+                        rest = b""
                     self._write(lines)
                 if last_round:
                     self._write([rest] if rest else [])

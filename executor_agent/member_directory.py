@@ -16,7 +16,9 @@ from pathlib import Path
 
 from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
 from executor_agent.core.outcome import Outcome
-from executor_agent.core.supervision import LOCAL_DIRECTORY
+from executor_agent.core.supervision import CLAIM, LOCAL_DIRECTORY, Claim
+from executor_agent.linux import boot_id
+from executor_agent.processes import ProcessIdentity, is_running
 
 HOME_VARIABLE = "TFLEASE_HOME"
 
@@ -63,9 +65,21 @@ def create(run_id: str, member: str, incarnation: str) -> Path:
 
 def _prune(base: Path, before: float) -> None:
     for run in base.iterdir():
-        newest = max((each.stat().st_mtime for each in (run, *run.iterdir())), default=0.0)
-        if newest < before:
-            shutil.rmtree(run, ignore_errors=True)
+        with suppress(OSError):  # another task prunes as well, or it is no directory
+            members = list(run.iterdir())
+            newest = max(each.stat().st_mtime for each in (run, *members))
+            if newest < before and not any(map(_is_in_use, members)):
+                shutil.rmtree(run, ignore_errors=True)
+
+
+def _is_in_use(directory: Path) -> bool:
+    """A training of weeks writes to its files, which leaves the directory's own date alone."""
+    try:
+        claim = Claim.from_json((directory / CLAIM).read_bytes())
+    except (OSError, ValueError):
+        return False
+    processes = claim.processes.values()
+    return claim.boot_id == boot_id() and any(is_running(ProcessIdentity(*p)) for p in processes)
 
 
 def read_outcome(directory: Path) -> Outcome | None:

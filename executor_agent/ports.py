@@ -10,7 +10,7 @@ class HeldPort:
     """A TCP port that is ours though nothing listens on it yet.
 
     Bound with SO_REUSEPORT and never listening: TensorFlow, told TF_GRPC_REUSE_PORT=true, binds
-    the same port and gets every connection, while a stranger's bind is refused (FACTS section 2).
+    the same port and gets every connection, while a stranger's bind is refused.
     It is held for the member's whole life: a socket that does not listen takes no connection.
     """
 
@@ -32,14 +32,25 @@ class HeldPort:
 
 
 def address_towards(host: str, port: int) -> str:
-    """This machine's own address on the route to ``host``; sends nothing.
+    """This machine's own address on the route to ``host``; sends nothing, but may ask a name
+    server. Of version 4 where there is one, as the port is held there.
 
     Raises OSError when there is no such route or name.
     """
-    family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.connect(target)
-        return str(probe.getsockname()[0])
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    problem: OSError | None = None
+    for family, kind, protocol, _, target in sorted(found, key=_is_version_6):
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            problem = problem or error
+    raise problem or OSError(f"no address of {host}")
+
+
+def _is_version_6(info: tuple[object, ...]) -> bool:
+    return info[0] != socket.AF_INET
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -52,7 +52,8 @@ def _story(facts: ExitFacts, outcome: Outcome | None, stop_asked: bool) -> _Stor
     if not by_itself and not stop_asked:
         # Its task, executor, sentinel or agent went first: whatever the process did after that,
         # returning included, is not its own doing.
-        return _Story(Cause.PREEMPTED, facts.reason)
+        agent_first = facts.reason.startswith("agent ")
+        return _Story(Cause.AGENT_LOST if agent_first else Cause.PREEMPTED, facts.reason)
     if outcome is not None:
         cause = _BY_STATUS[outcome.status]
         if cause is Cause.USER_EXCEPTION and outcome.peer_lost:

@@ -2,7 +2,7 @@
 
 Runs on the main thread of a PySpark worker. Starts a sentinel, waits for it, and returns one row;
 a member that fails does not fail its task, because Spark would spend its retries on it and abort
-the job of the others (DESIGN section 8). User code and TensorFlow never run in this process.
+the job of the others (ARCHITECTURE.md, "The Spark side"). User code and TensorFlow never run in this process.
 """
 
 from __future__ import annotations
@@ -89,8 +89,10 @@ class MemberTask:
             directory = member_directory.create(self.run_id, member, incarnation)
         except (OSError, member_directory.UnsafeDirectory) as error:
             return {**row, "refusal": f"no directory for the member: {error}"}
-        launch = self._launch(member, incarnation, directory, cpus)
-        tombstone = SentinelProcess(launch).run()
+        try:
+            tombstone = SentinelProcess(self._launch(member, incarnation, directory, cpus)).run()
+        except OSError as error:  # no process, memory or descriptor to be had, or no cwd
+            return {**row, "refusal": f"the member could not be started: {error}"}
         report = exit_report(
             tombstone,
             member_directory.read_outcome(directory),
@@ -117,7 +119,6 @@ class MemberTask:
             directory=str(directory),
             grace=self.grace[role],
             connect_timeout=self.connect_timeout,
-            env=self.env,
             log_dir=self.log_dir,
             model_dir=self.model_dir,
         )
@@ -135,7 +136,7 @@ class MemberTask:
             agent_env={**environment, "GRPC_ENABLE_FORK_SUPPORT": "0"},
             agent_config=agent.to_json().encode(),
             member_argv=(sys.executable, *bootstrap, *preload),
-            member_env=environment,
+            member_env={**environment, **self.env},
             payload=self.payload,
             cwd=Path.cwd(),
         )

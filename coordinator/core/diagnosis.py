@@ -13,6 +13,11 @@ _NAMED = 5
 """So many members are named with a reason; of more only the number is told."""
 
 
+_STARTING = 20.0
+"""Seconds that a healthy agent may need to connect on a busy machine: an interpreter, gRPC, and
+before that, Spark's own Python worker."""
+
+
 def headline(run: RunView, now: float) -> str:
     """One line for a progress display."""
     total = len(run.members)
@@ -30,7 +35,7 @@ def headline(run: RunView, now: float) -> str:
         text = f"stopping, {done} of {total} members gone"
     else:
         return str(run.phase.value)
-    waiting = explain(run, now)
+    waiting = run.diagnosis or explain(run, now)
     return f"{text}; waiting for {'; '.join(waiting)}" if waiting else text
 
 
@@ -67,7 +72,7 @@ def _reason(run: RunView, member: MemberView, now: float) -> str:
 def _while_forming(run: RunView, member: MemberView, now: float) -> str:
     match member.phase:
         case MemberPhase.EXPECTED:
-            return _not_reserved(member, run.slots)
+            return _not_reserved(member, run.slots, now)
         case MemberPhase.RESERVED:
             return f"connected, its process is still importing, on {member.executor}"
         case MemberPhase.LOST:
@@ -78,13 +83,15 @@ def _while_forming(run: RunView, member: MemberView, now: float) -> str:
             return ""
 
 
-def _not_reserved(member: MemberView, slots: Slots) -> str:
+def _not_reserved(member: MemberView, slots: Slots, now: float) -> str:
     last = ""
     if member.exit is not None:
         why = member.exit.reason or member.exit.message
         last = f" (its last attempt ended: {member.exit.cause.value}{why and f', {why}'})"
     if member.task.failed:
         return f"its Spark task failed: {member.task.message}{last}"
+    if member.task.running and now - member.phase_at < _STARTING:
+        return f"its Spark task has started, its agent not yet{last}"
     if member.task.running:
         return (
             "its Spark task runs but has not connected: is the coordinator's port reachable from "

@@ -1,4 +1,4 @@
-"""The two clocks of DESIGN section 4: silence first means *lost* (a diagnosis), later *fenced*
+"""The two clocks: silence first means *lost* (a diagnosis), later *fenced*
 (the agent must have stopped its member by itself)."""
 
 from __future__ import annotations

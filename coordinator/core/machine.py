@@ -76,6 +76,6 @@ class Machine:
         return tuple(self._runs)
 
     def check_invariants(self) -> None:
-        """What must hold between events (DESIGN section 4). Raises AssertionError."""
+        """What must hold between events (ARCHITECTURE.md, "Invariants"). Raises AssertionError."""
         for run in self._runs.values():
             run.check_invariants()

@@ -14,6 +14,9 @@ from typing import NewType
 
 from coordinator.core.errors import InvalidRun
 
+VERSION = "0.1.0"
+"""Of tflease; driver and executors must have the same."""
+
 RunId = NewType("RunId", str)
 IncarnationId = NewType("IncarnationId", str)
 """One Spark task attempt that claims a slot; unique for ever."""
@@ -73,7 +76,7 @@ _LIVE = frozenset(
 
 
 class Cause(enum.Enum):
-    """Why a member ended. What a policy decides by (DESIGN section 4)."""
+    """Why a member ended. What a policy decides by (ARCHITECTURE.md, "The verdict")."""
 
     COMPLETED = "completed"
     USER_EXCEPTION = "user exception"
@@ -223,6 +226,7 @@ class RunSpec:
     grace: Mapping[Role, float] = field(default_factory=lambda: dict(DEFAULT_GRACE))
     completion: frozenset[Role] = frozenset()
     python_version: str = ""
+    tflease_version: str = ""
 
     def __post_init__(self) -> None:
         if self.roles.total == 0:

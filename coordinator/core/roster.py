@@ -18,7 +18,7 @@ from coordinator.core.model import (
 )
 
 MAX_JOBS = 64
-"""One Spark job for each member up to here; beyond it members share jobs (DESIGN section 8)."""
+"""One Spark job for each member up to here; beyond it members share jobs (ARCHITECTURE.md, "The Spark side")."""
 
 _ORDER = (Role.CHIEF, Role.PS, Role.WORKER, Role.EVALUATOR)
 
@@ -50,6 +50,13 @@ def check_fitness(spec: RunSpec, executor: ExecutorInfo) -> None:
             f"{executor} runs Python {found}, the driver {wanted}: set PYSPARK_PYTHON on the "
             "executors to the same minor version",
             {"executor_python": found, "driver_python": wanted},
+        )
+    wanted, found = spec.tflease_version, executor.tflease_version
+    if wanted and found != wanted:
+        raise ExecutorUnfit(
+            f"{executor} has tflease {found or 'of unknown version'}, the driver {wanted}: install "
+            "the same version for the executors' Python",
+            {"executor_tflease": found, "driver_tflease": wanted},
         )
 
 

@@ -1,6 +1,7 @@
 """Who is to blame when several members fail (E2).
 
-*Peer lost* is what innocents raise, often before the culprit's own end is seen (FACTS section 2),
+*Peer lost* is what innocents raise, often before the culprit's own end is seen (ARCHITECTURE.md,
+"The verdict"),
 so it never outranks a primary cause; nor does what happened to a member after it was told to
 stop outrank what happened before.
 """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.client import RunClient
 from coordinator.core import roster
+from coordinator.core.completion import STOP_STAGES
 from coordinator.core.errors import (
     CoordinatorUnavailable,
     ReservationTimeout,
@@ -61,7 +62,8 @@ class TFCluster:
         self._is_shut_down = False
         host = str(spark.sparkContext.getConf().get("spark.driver.host", ""))
         bind_host, port = options.bind_address(str(spark.sparkContext.master), host)
-        self._coordinator = CoordinatorProcess(bind_host, port, host or socket.gethostname())
+        advertised = options.advertised_host(host or socket.gethostname())
+        self._coordinator = CoordinatorProcess(bind_host, port, advertised)
         try:
             address, token = self._coordinator.address, self._coordinator.token
             self._client = RunClient(address, token)
@@ -172,7 +174,7 @@ class TFCluster:
             self._jobs.submit(members, self._task.for_members(tuple(map(str, members))))
 
     def _wait_until_running(self) -> None:
-        timeout = self._options.spec.reservation_timeout + 3 * STOP_BOUND
+        timeout = self._options.spec.reservation_timeout + len(STOP_STAGES) * STOP_BOUND
         if not self._session.wait_for(lambda run: run.settled or _all_entered(run), timeout):
             raise CoordinatorUnavailable("the coordinator kept no deadline")
         self._raise_if_over()
@@ -264,9 +266,8 @@ class TFCluster:
     def _stop_and_wait(self, grace: float | None) -> None:
         if not self._session.view.settled:
             self.stop("the cluster was shut down", grace)
-        stages = 3  # those that train, evaluators, parameter servers
         longest = max(self._options.spec.grace.values())
-        self._session.wait_for(_is_quiet, stages * (longest + STOP_BOUND))
+        self._session.wait_for(_is_quiet, len(STOP_STAGES) * (longest + STOP_BOUND))
         if self._session.lost is None:
             self._jobs.join(_JOIN_TIMEOUT)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from coordinator.core.completion import completion_roles
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
-from coordinator.core.model import DEFAULT_GRACE, Role, Roles, RunSpec, RunView
+from coordinator.core.model import DEFAULT_GRACE, VERSION, Role, Roles, RunSpec, RunView
 from executor_agent.spark_task import MemberTask
 
 ProgressCallback = Callable[[RunView], object]
@@ -67,6 +67,7 @@ class Options:
             grace={**DEFAULT_GRACE, **_by_role("grace", grace or {})},
             completion=frozenset(_role("completion", each) for each in completion or ()),
             python_version=platform.python_version(),
+            tflease_version=VERSION,
         )
         completion_roles(spec)
         if isinstance(preload, str):
@@ -93,6 +94,13 @@ class Options:
             except OSError:
                 return "0.0.0.0", 0
         return "0.0.0.0", 0
+
+    def advertised_host(self, driver_host: str) -> str:
+        """What clients are told: the address that was asked for, or else, like Spark's own
+        executors, ``spark.driver.host``."""
+        if self.bind is None or self.bind[0] in ("0.0.0.0", "::"):
+            return driver_host
+        return self.bind[0]
 
     def task(
         self, run_id: str, coordinator: str, token: str, payload: bytes, connect_timeout: float
@@ -155,5 +163,5 @@ def _bind(bind: str | None) -> tuple[str, int] | None:
         return None
     host, separator, port = bind.rpartition(":")
     if not separator or not host or not port.isdigit():
-        raise InvalidRun(f'bind must be "host:port", for instance "0.0.0.0:7077", not {bind!r}')
+        raise InvalidRun(f'bind must be "host:port", for instance "0.0.0.0:47000", not {bind!r}')
     return host.strip("[]"), int(port)

@@ -25,9 +25,9 @@ _MAX_OTHERS = 10
 class RunResult:
     """A run that went well.
 
-    ``returned``: what each member's ``main_fun`` returned, by member ("chief:0"); members that
-    were stopped, because others decide the end of the run, are missing. ``seconds``: from the
-    creation of the run to its end.
+    ``returned``: what each member's ``main_fun`` returned, by member ("chief:0"); members whose
+    process had to be stopped, because others decide the end of the run, are missing. ``seconds``:
+    from the creation of the run to its end.
     """
 
     run_id: str

@@ -153,7 +153,7 @@ class ExecutorInfo(_message.Message):
     def __init__(self, executor_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., pid: _Optional[int] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., directory: _Optional[str] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version")
+    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,7 @@ class RunSpec(_message.Message):
     GRACE_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TFLEASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     roles: RoleCounts
     reservation_timeout: _duration_pb2.Duration
@@ -172,7 +173,8 @@ class RunSpec(_message.Message):
     grace: _containers.RepeatedCompositeFieldContainer[RoleGrace]
     completion: _containers.RepeatedScalarFieldContainer[Role]
     python_version: str
-    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ...) -> None: ...
+    tflease_version: str
+    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ...) -> None: ...
 
 class RoleGrace(_message.Message):
     __slots__ = ("role", "grace")

@@ -3,7 +3,7 @@
 Reports are numbered and kept until they are acknowledged, so that a lost session loses none: a new
 session starts with ``rewind``. Beats are numbered too, but never repeated. The fence clock counts
 from the *sending* of the last message that was acknowledged: only that proves that the coordinator
-could hear us at that time (DESIGN section 4).
+could hear us at that time (ARCHITECTURE.md, "The two clocks").
 """
 
 from __future__ import annotations

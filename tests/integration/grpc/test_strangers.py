@@ -204,7 +204,7 @@ async def test_a_stranger_cannot_fill_the_log_through_the_health_check(
 ) -> None:
     """R5: health is answered to anybody, so its garbage must be cheap, too."""
     services = health_pb2.DESCRIPTOR.services_by_name.values()
-    for method in (method for service in services for method in service.methods):
+    for method in (method for each in services for method in each.methods):
         if method.name in ("Check", "Watch"):
             error = await raw.failure_of(guarded.address, method, raw.GARBAGE)
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
