@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,7 @@ from coordinator.core.model import (
     RunId,
 )
 from executor_agent import framing, logs, ports
-from executor_agent.attendance import (
-    Ended,
-    Entered,
-    Leaving,
-    Membership,
-    MustStop,
-    Progressed,
-    Ready,
-)
+from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
 from executor_agent.core import supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import ExitFacts
@@ -57,10 +48,7 @@ _LOG_TIMEOUT = 0.5
 _SWEEP_TIMEOUT = 10.0
 _ROUTE_INTERVAL = 1.0
 
-# What may travel: the sentinel takes datagrams of 64 KiB, the coordinator numbers of 64 bits.
-_MAX_REASON = 2000
-_MAX_NAMES, _MAX_NAME = 100, 200
-_MAX_STEP = 2**63 - 1
+_MAX_REASON = 2000  # characters; the sentinel reads 64 KiB
 
 
 class Agent:
@@ -180,33 +168,21 @@ class Agent:
         try:
             while data := await reader.read(64 * 1024):
                 for message in decoder.feed(data):
-                    self._on_member_carefully(message)
+                    self._on_member(message)
         except (OSError, framing.FramingError) as error:
             self._complain(f"{self._member}: {error}")
 
-    def _on_member_carefully(self, message: framing.Message) -> None:
+    def _on_member(self, message: framing.Message) -> None:
         """A report that makes no sense costs that report, not the training."""
         try:
-            self._on_member(message)
-        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            report = report_from(message, self._generation)
+        except ValueError as error:
             if not self._complained:  # once: it may come with every step
                 self._complained = True
-                self._complain(f"{self._member}: ignored {str(message)[:200]}: {error}")
-
-    def _on_member(self, message: framing.Message) -> None:
-        match message:
-            case {"event": "ready", "versions": versions}:
-                texts = islice(versions.items(), _MAX_NAMES)
-                self._membership.report(Ready({_name(k): _name(v) for k, v in texts}))
-            case {"event": "running"}:
-                self._membership.report(Entered(self._generation))
-            case {"event": "progress", "step": step, "metrics": metrics}:
-                numbers = {_name(k): float(v) for k, v in islice(metrics.items(), _MAX_NAMES)}
-                if not 0 <= int(step) <= _MAX_STEP:
-                    raise ValueError(f"no number of a step: {step}")
-                self._membership.report(Progressed(self._generation, int(step), numbers))
-            case _:
-                pass  # "finished" is read from the file, which survives a kill
+                self._complain(f"{self._member}: ignored: {error}")
+        else:
+            if report is not None:
+                self._membership.report(report)
 
     def _tell_member(self, message: Mapping[str, Any]) -> None:
         if self._to_member is not None:
@@ -281,11 +257,6 @@ class Agent:
             return_when=asyncio.FIRST_COMPLETED,
         )
         delivered.cancel()
-
-
-def _name(value: object) -> str:
-    """A text that travels: short, and without what is no UTF-8."""
-    return str(value)[:_MAX_NAME].encode(errors="backslashreplace").decode()
 
 
 def main() -> int:

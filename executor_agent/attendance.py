@@ -11,6 +11,8 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 from coordinator.client import (
     Acknowledged,
@@ -34,6 +36,8 @@ from executor_agent.core.outbox import Outbox
 
 _RETRY_MIN, _RETRY_MAX = 0.2, 2.0
 _JITTER = 0.1
+_MAX_NAMES, _MAX_NAME = 100, 200  # a larger message would be refused, and tried for ever
+_STEPS = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,33 @@ class Leaving:
 
 
 Report = Ready | Entered | Progressed | Ended | Leaving
+
+
+def report_from(message: Mapping[str, Any], generation: int) -> Report | None:
+    """What a member's process says, as it can travel; None when it concerns nobody else.
+
+    Raises ValueError when it makes no sense: user code has a hand in it.
+    """
+    try:
+        match message:
+            case {"event": "ready", "versions": versions}:
+                texts = islice(versions.items(), _MAX_NAMES)
+                return Ready({_name(key): _name(value) for key, value in texts})
+            case {"event": "running"}:
+                return Entered(generation)
+            case {"event": "progress", "step": step, "metrics": metrics}:
+                pairs = islice(metrics.items(), _MAX_NAMES)
+                numbers = {_name(key): float(value) for key, value in pairs}
+                if not 0 <= int(step) < _STEPS:
+                    raise ValueError(f"step {str(step)[:50]} is out of range")
+                return Progressed(generation, int(step), numbers)
+    except (ArithmeticError, AttributeError, TypeError) as error:
+        raise ValueError(f"{str(message)[:200]}: {error}") from None
+    return None  # "finished" is read from the file, which survives a kill
+
+
+def _name(value: object) -> str:
+    return str(value)[:_MAX_NAME].encode(errors="backslashreplace").decode()
 
 
 class MustStop(Exception):

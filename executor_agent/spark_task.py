@@ -2,7 +2,8 @@
 
 Runs on the main thread of a PySpark worker. Starts a sentinel, waits for it, and returns one row;
 a member that fails does not fail its task, because Spark would spend its retries on it and abort
-the job of the others (ARCHITECTURE.md, "The Spark side"). User code and TensorFlow never run in this process.
+the job of the others (ARCHITECTURE.md, "The Spark side"). User code and TensorFlow never run in
+this process.
 """
 
 from __future__ import annotations

@@ -39,6 +39,13 @@ def headline(run: RunView, now: float) -> str:
     return f"{text}; waiting for {'; '.join(waiting)}" if waiting else text
 
 
+def timed_out(run: RunView, now: float) -> str:
+    """Why the run fails whose members were not there in time."""
+    waiting = "; ".join(explain(run, now))
+    timeout = run.spec.reservation_timeout
+    return f"the members were not all running within {timeout:g} s. Waiting for {waiting}"
+
+
 def explain(run: RunView, now: float) -> tuple[str, ...]:
     """What the run waits for: "worker:1: task not scheduled, 4 of 4 slots busy"."""
     reasons: dict[str, list[str]] = {}

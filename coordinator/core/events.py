@@ -31,7 +31,7 @@ class RunCreated:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants the run to end. ``grace`` (seconds) replaces each role's."""
+    """Somebody wants the run to end. ``grace`` (seconds) can only shorten each role's."""
 
     run_id: RunId
     reason: str

@@ -231,12 +231,14 @@ class RunSpec:
     def __post_init__(self) -> None:
         if self.roles.total == 0:
             raise InvalidRun("roles has no members: ask for at least Roles(worker=1)")
+        if self.roles.total > MAX_MEMBERS:
+            raise InvalidRun(f"{self.roles.total} members: a run has at most {MAX_MEMBERS}")
         if self.roles.chief > 1:
             raise InvalidRun(f"chief={self.roles.chief}: TensorFlow allows one chief at most")
         if self.roles.chief + self.roles.worker == 0:
             raise InvalidRun("nobody trains: ask for a chief or at least one worker")
         for name in ("reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise InvalidRun(f"{name}={getattr(self, name)}: must be more than 0 seconds")
         if self.beat_interval >= self.liveness_ttl:
             raise InvalidRun("beat_interval must be shorter than liveness_ttl")
@@ -253,6 +255,9 @@ class RunSpec:
         """Seconds a member of the role may take to leave."""
         return self.grace.get(role, DEFAULT_GRACE[role])
 
+
+MAX_MEMBERS = 10_000
+"""What one coordinator is built for; a number beyond it is a slip or an attack."""
 
 MAX_GRACE = 600.0
 """Seconds; a longer grace would hold a slot and a GPU that Spark believes to be free."""

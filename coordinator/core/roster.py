@@ -18,7 +18,8 @@ from coordinator.core.model import (
 )
 
 MAX_JOBS = 64
-"""One Spark job for each member up to here; beyond it members share jobs (ARCHITECTURE.md, "The Spark side")."""
+"""One Spark job for each member up to here; beyond it members share jobs (ARCHITECTURE.md, "The
+Spark side")."""
 
 _ORDER = (Role.CHIEF, Role.PS, Role.WORKER, Role.EVALUATOR)
 

@@ -42,8 +42,6 @@ _ENDED = {
     Kind.FAILED: RunTrigger.ENDED_FAILED,
     Kind.CANCELLED: RunTrigger.ENDED_CANCELLED,
 }
-_VACATING = frozenset({Cause.PREEMPTED, Cause.AGENT_LOST, Cause.STOPPED})
-"""Ends that say nothing of the program: while the gang forms, another attempt may take over."""
 
 
 class Run:
@@ -110,16 +108,13 @@ class Run:
     def _forming_task_returned(
         self, member: Member, report: ExitReport, now: float
     ) -> list[Effect]:
-        if member.is_watched and report.cause not in _VACATING:
+        if member.is_watched and report.cause not in verdict.VACATING:
             return self._process_ended(member, report, now)
         if member.is_watched:
             member.exit = report
             member.move(MemberTrigger.VACATE, now)
-        observed = verdict.Observed(member.id, report, member.executor, after_stop=False)
-        text = verdict.sentence(observed)
-        cause = Cause.TASK_FAILED if report.cause in _VACATING else report.cause
-        failure = Failure(cause, text, member.id, report)
-        return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
+        failure = verdict.of_task(member.id, report, member.executor)
+        return self._end(Kind.FAILED, RunTrigger.FAILED, failure.summary, now, failure=failure)
 
     # -- events of a member ----------------------------------------------------------------
 
@@ -227,7 +222,7 @@ class Run:
 
     def _process_ended(self, member: Member, report: ExitReport, now: float) -> list[Effect]:
         member.exit = report
-        if self.phase is RunPhase.FORMING and report.cause in _VACATING:
+        if self.phase is RunPhase.FORMING and report.cause in verdict.VACATING:
             member.move(MemberTrigger.VACATE, now)
             if member.task.failed:
                 return self._fail_task(member, now)
@@ -347,11 +342,7 @@ class Run:
         return self._changed() if due else []
 
     def _time_out(self, now: float) -> list[Effect]:
-        waiting = "; ".join(diagnosis.explain(self.view(now), now))
-        text = (
-            f"the members were not all running within {self.spec.reservation_timeout:g} s. "
-            f"Waiting for {waiting}"
-        )
+        text = diagnosis.timed_out(self.view(now), now)
         failure = Failure(Cause.GANG_INCOMPLETE, text)
         return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
 

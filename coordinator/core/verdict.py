@@ -29,6 +29,17 @@ def is_primary(report: ExitReport) -> bool:
     return report.cause.is_failure and report.cause is not Cause.PEER_LOST
 
 
+VACATING = frozenset({Cause.PREEMPTED, Cause.AGENT_LOST, Cause.STOPPED})
+"""Ends that say nothing of the program: while the gang forms, another attempt may take over."""
+
+
+def of_task(member: MemberId, report: ExitReport, executor: ExecutorInfo | None) -> Failure:
+    """Why a run fails whose task has returned before the gang was complete."""
+    text = sentence(Observed(member, report, executor, after_stop=False))
+    cause = Cause.TASK_FAILED if report.cause in VACATING else report.cause
+    return Failure(cause, text, member, report)
+
+
 def unasked(report: ExitReport, generation: int, *, forming: bool) -> ExitReport:
     """How an end counts that nobody asked for. Success needs that there was something to do
     (``generation`` 0: the process was never started), and who stops by itself in a gang at work

@@ -7,18 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from coordinator.client import RunClient
 from coordinator.core import roster
 from coordinator.core.completion import STOP_STAGES
-from coordinator.core.errors import (
-    CoordinatorUnavailable,
-    ReservationTimeout,
-    TfleaseError,
-)
+from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.model import (
     MemberPhase,
@@ -32,14 +28,10 @@ from coordinator.spark.jobs import MemberJobs
 from coordinator.spark.options import InputMode, Options, ProgressCallback
 from coordinator.spark.progress import ProgressLine
 from coordinator.spark.results import RunResult
-from coordinator.spark.session import RunSession
+from coordinator.spark.session import Forming, RunSession
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-_FORMING: dict[str, threading.Lock] = {}
-"""One forming run at a time for each Spark application: two half-formed gangs would hold each
-other's slots for ever."""
 
 _JOIN_TIMEOUT = 15.0
 """Seconds for tasks to return their rows once their members have ended."""
@@ -58,15 +50,17 @@ class TFCluster:
         self._began_at = time.monotonic()
         self._progress = ProgressLine(options.spec.name) if options.progress is True else None
         show = options.progress if callable(options.progress) else None
-        self._shutdown_lock = threading.Lock()
+        self._shutdown_lock = threading.RLock()  # a user's signal handler may call it, too
         self._is_shut_down = False
         host = str(spark.sparkContext.getConf().get("spark.driver.host", ""))
         bind_host, port = options.bind_address(str(spark.sparkContext.master), host)
         advertised = options.advertised_host(host or socket.gethostname())
-        self._coordinator = CoordinatorProcess(bind_host, port, advertised)
-        try:
+        with ExitStack() as undo:
+            self._coordinator = CoordinatorProcess(bind_host, port, advertised)
+            undo.callback(self._coordinator.kill)
             address, token = self._coordinator.address, self._coordinator.token
             self._client = RunClient(address, token)
+            undo.callback(self._client.close)
             run = self._client.create(options.spec)
             show = show or (self._progress.show if self._progress else None)
             self._session = RunSession(self._client, run, show)
@@ -78,9 +72,7 @@ class TFCluster:
                 self._session.task_failed,
             )
             self._task = options.task(str(run.run_id), address, token, work, _CONNECT_TIMEOUT)
-        except BaseException:
-            self._coordinator.kill()
-            raise
+            undo.pop_all()
 
     @classmethod
     def run(
@@ -156,7 +148,7 @@ class TFCluster:
         preflight.check_environment(session)
         preflight.check_slots(session, options.spec.roles)
         work = payload.pack(main_fun, args)
-        with _forming(session, options):
+        with Forming(session, options):
             cluster = cls(session, options, work)
             try:
                 cluster._launch()
@@ -174,17 +166,14 @@ class TFCluster:
             self._jobs.submit(members, self._task.for_members(tuple(map(str, members))))
 
     def _wait_until_running(self) -> None:
-        timeout = self._options.spec.reservation_timeout + len(STOP_STAGES) * STOP_BOUND
+        timeout = self._options.spec.reservation_timeout + self._stop_timeout
         if not self._session.wait_for(lambda run: run.settled or _all_entered(run), timeout):
             raise CoordinatorUnavailable("the coordinator kept no deadline")
         self._raise_if_over()
 
     def _raise_if_over(self) -> None:
-        lost = self._session.lost
-        if lost is not None:
-            raise lost
         run = self._session.view
-        error = results.error_of(run) if run.settled else None
+        error = (results.error_of(run) if run.settled else None) or self._session.lost
         if error is not None:
             raise error
 
@@ -246,30 +235,35 @@ class TFCluster:
         Raises ReleaseUnproven, naming what and where, when that could not be proven.
         """
         with self._shutdown_lock:
-            if self._is_shut_down:
-                return
-            self._is_shut_down = True
-            try:
-                self._stop_and_wait(grace)
-            finally:
-                self._jobs.cancel()
-                self._jobs.join(_JOIN_TIMEOUT)
-                self._jobs.wait_until_idle(_JOIN_TIMEOUT)
-                self._session.close(0.0)
-                self._coordinator.close(_COORDINATOR_TIMEOUT)
-                self._client.close()
-                self._session.close(_JOIN_TIMEOUT)
-                if self._progress is not None:
-                    self._progress.close()
+            if not self._is_shut_down:
+                self._is_shut_down = True
+                self._end(grace)
         results.check_released(self._session.view)
+
+    def _end(self, grace: float | None) -> None:
+        with ExitStack() as then:  # from the last to the first, and all, whatever one raises
+            if self._progress is not None:
+                then.callback(self._progress.close)
+            then.callback(self._session.close, _JOIN_TIMEOUT)
+            then.callback(self._client.close)
+            then.callback(self._coordinator.close, _COORDINATOR_TIMEOUT)
+            then.callback(self._session.close, 0.0)
+            then.callback(self._jobs.wait_until_idle, _JOIN_TIMEOUT)
+            then.callback(self._jobs.join, _JOIN_TIMEOUT)
+            then.callback(self._jobs.cancel)
+            self._stop_and_wait(grace)
 
     def _stop_and_wait(self, grace: float | None) -> None:
         if not self._session.view.settled:
             self.stop("the cluster was shut down", grace)
-        longest = max(self._options.spec.grace.values())
-        self._session.wait_for(_is_quiet, len(STOP_STAGES) * (longest + STOP_BOUND))
+        self._session.wait_for(_is_quiet, self._stop_timeout)
         if self._session.lost is None:
             self._jobs.join(_JOIN_TIMEOUT)
+
+    @property
+    def _stop_timeout(self) -> float:
+        longest = max(self._options.spec.grace.values())
+        return len(STOP_STAGES) * (longest + STOP_BOUND)
 
     def __enter__(self) -> TFCluster:
         return self
@@ -301,27 +295,3 @@ def _is_over(run: RunView) -> bool:
 def _is_quiet(run: RunView) -> bool:
     """All that can be waited for: a lost member's fence is minutes away and proves nothing."""
     return run.phase.is_terminal or run.settled
-
-
-class _forming:
-    """Holds the application's right to form a gang; waits for it visibly."""
-
-    def __init__(self, spark: SparkSession, options: Options) -> None:
-        application = str(spark.sparkContext.applicationId)
-        self._lock = _FORMING.setdefault(application, threading.Lock())
-        self._options = options
-
-    def __enter__(self) -> None:
-        if self._lock.acquire(blocking=False):
-            return
-        spec = self._options.spec
-        if self._options.progress:
-            ProgressLine(spec.name).say("waiting for another run of this session to form")
-        if not self._lock.acquire(timeout=spec.reservation_timeout):
-            raise ReservationTimeout(
-                f"run {spec.name!r} could not begin within {spec.reservation_timeout:g} s: another "
-                "run of this Spark session is still gathering its members"
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()

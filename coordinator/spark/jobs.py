@@ -57,6 +57,7 @@ class MemberJobs:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._rows: dict[MemberId, MemberRow] = {}
+        self._failures: dict[MemberId, str] = {}
         self._tags: dict[MemberId, str] = {}
         self.tag = f"tflease-{run_id}"
 
@@ -86,8 +87,11 @@ class MemberJobs:
             frame = self.spark.range(0, count, 1, count).mapInArrow(task, ROW_SCHEMA)
             rows = [_row(row) for row in frame.collect()]
         except Exception as error:
+            text = explain(error)
+            with self._lock:
+                self._failures.update((member, text) for member in members)
             for member in members:
-                self._on_failure(member, explain(error))
+                self._on_failure(member, text)
             return
         with self._lock:
             self._rows.update((row.member, row) for row in rows)
@@ -98,6 +102,11 @@ class MemberJobs:
         """What the member's task returned; None while or when it did not."""
         with self._lock:
             return self._rows.get(member)
+
+    def failure(self, member: MemberId) -> str:
+        """Why the member's job failed; "" while or when it did not."""
+        with self._lock:
+            return self._failures.get(member, "")
 
     def join(self, timeout: float) -> bool:
         """Waits for all jobs to end; False when some have not after ``timeout`` seconds."""

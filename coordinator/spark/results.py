@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from coordinator.core.errors import (
 )
 from coordinator.core.model import Cause, Failure, MemberPhase, Proof, RunPhase, RunView
 from coordinator.spark.jobs import MemberJobs
+
+_log = logging.getLogger("tflease")
 
 _MAX_OTHERS = 10
 
@@ -42,14 +45,25 @@ class RunResult:
 
 def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
     """Unpickles what the members returned. The bytes come from the user's own function on the
-    user's own executors, through Spark."""
+    user's own executors, through Spark. What does not get here is warned of, and missing: the
+    training went well all the same."""
     returned: dict[str, Any] = {}
     for member in run.members:
+        completed = member.exit is not None and member.exit.cause is Cause.COMPLETED
         row = jobs.row(member.id)
-        if row is not None and row.result is not None:
-            returned[str(member.id)] = cloudpickle.loads(row.result)
-        elif member.exit is not None and member.exit.cause is Cause.COMPLETED:
+        if row is None and completed:
+            why = jobs.failure(member.id) or "its Spark task has not ended yet"
+            _log.warning("what %s returned has not come back: %s", member.id, why)
+        elif row is not None and row.result is not None:
+            try:
+                returned[str(member.id)] = cloudpickle.loads(row.result)
+            except Exception as error:  # anything at all: it is the user's class that is loaded
+                why = f"{type(error).__name__}: {error}"
+                _log.warning("what %s returned cannot be unpickled here: %s", member.id, why)
+        elif member.exit is not None and completed:
             returned[str(member.id)] = None
+            if member.exit.message:
+                _log.warning("%s: %s", member.id, member.exit.message)
     return RunResult(str(run.run_id), run.spec.name, returned, seconds)
 
 
@@ -69,7 +83,8 @@ def story(run: RunView, failure: Failure) -> str:
     lines = [f"run {run.spec.name!r} failed: {failure.summary}"]
     if failure.exit is not None:
         lines += _section("Traceback on the executor", failure.exit.traceback)
-        log = failure.exit.log_tail.replace(failure.exit.traceback.strip(), "(the traceback above)")
+        trace, log = failure.exit.traceback.strip(), failure.exit.log_tail
+        log = log.replace(trace, "(the traceback above)") if trace else log
         lines += _section(f"Last lines of the log of {failure.member}", log)
     lines += _section(
         "Other members",

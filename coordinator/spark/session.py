@@ -1,4 +1,5 @@
-"""One run on one coordinator, as the driver follows it: the latest picture, kept by a thread."""
+"""One run on one coordinator, as the driver follows it: the latest picture, kept by a thread; and
+the right to form one, which the runs of a Spark application take in turn."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from coordinator.client import RunClient
-from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
+from coordinator.core.errors import CoordinatorUnavailable, ReservationTimeout, TfleaseError
 from coordinator.core.model import (
     IncarnationId,
     MemberId,
@@ -19,11 +21,43 @@ from coordinator.core.model import (
     TaskState,
 )
 from coordinator.spark.jobs import MemberJobs, MemberRow
+from coordinator.spark.options import Options
 from coordinator.spark.preflight import slots as slots_of
+from coordinator.spark.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 _log = logging.getLogger("tflease")
 
 _SCHEDULING_INTERVAL = 1.0
+
+_FORMING: dict[str, threading.Lock] = {}
+
+
+class Forming:
+    """One forming run at a time for each Spark application: two half-formed gangs would hold each
+    other's slots for ever. Entering waits, visibly; raises ReservationTimeout."""
+
+    def __init__(self, spark: SparkSession, options: Options) -> None:
+        application = str(spark.sparkContext.applicationId)
+        self._lock = _FORMING.setdefault(application, threading.Lock())
+        self._options = options
+
+    def __enter__(self) -> None:
+        if self._lock.acquire(blocking=False):
+            return
+        spec = self._options.spec
+        if self._options.progress:
+            ProgressLine(spec.name).say("waiting for another run of this session to form")
+        if not self._lock.acquire(timeout=spec.reservation_timeout):
+            raise ReservationTimeout(
+                f"run {spec.name!r} could not begin within {spec.reservation_timeout:g} s: another "
+                "run of this Spark session is still gathering its members"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class RunSession:
@@ -60,7 +94,8 @@ class RunSession:
 
     @property
     def lost(self) -> CoordinatorUnavailable | None:
-        """Set when the coordinator is gone before the run has ended."""
+        """Set when the run is not followed any more, though it has not ended: the coordinator is
+        gone."""
         with self._condition:
             return self._lost
 
@@ -73,7 +108,7 @@ class RunSession:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                self._condition.wait(left)
+                self._condition.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
         return True
 
     def task_returned(self, row: MemberRow) -> None:
@@ -96,25 +131,33 @@ class RunSession:
         """Stops following. The client must be closed by its owner, after the watch has ended."""
         self._closed.set()
         for thread in self._threads:
-            if thread.ident is not None:
+            if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(timeout)
 
     # -- threads ---------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        why = "it ended the watch"
         try:
             for view in self._client.watch(self._view.run_id):
                 self._saw(view)
-        except TfleaseError as error:
-            with self._condition:
-                if not self._view.phase.is_terminal and not self._closed.is_set():
-                    self._lost = CoordinatorUnavailable(
-                        f"the coordinator of run {self._view.spec.name!r} is gone ({error}): the "
-                        "run cannot go on and its jobs are cancelled"
-                    )
-                self._condition.notify_all()
-            if self._lost is not None and self._jobs is not None:
-                self._jobs.cancel()
+        except Exception as error:  # whatever it is: those who wait must not wait for ever
+            why = str(error) or type(error).__name__
+        with self._condition:
+            if not self._view.phase.is_terminal:
+                self._lost = self._no_longer_followed(why)
+            self._condition.notify_all()
+        if self._lost is not None and self._jobs is not None:
+            self._jobs.cancel()
+
+    def _no_longer_followed(self, why: str) -> CoordinatorUnavailable:
+        name = self._view.spec.name
+        if self._closed.is_set():
+            return CoordinatorUnavailable(f"run {name!r} was shut down before its end was known")
+        return CoordinatorUnavailable(
+            f"the coordinator of run {name!r} is gone ({why}): the run cannot go on and its jobs "
+            "are cancelled"
+        )
 
     def _saw(self, view: RunView) -> None:
         with self._condition:
@@ -130,7 +173,7 @@ class RunSession:
         assert self._show is not None
         try:
             self._show(view)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.warning("the progress display failed and is switched off: %s", error)
             self._show = None
 

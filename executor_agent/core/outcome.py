@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-MAX_MESSAGE_CHARACTERS = 16 * 1024
-MAX_TRACEBACK_CHARACTERS = 64 * 1024
+MAX_MESSAGE_CHARACTERS = 8 * 1024
+MAX_TRACEBACK_CHARACTERS = 16 * 1024
 """TensorFlow's errors can carry megabytes of graph; an outcome has to fit into one report."""
 
 

@@ -37,6 +37,8 @@ def test_a_task_that_runs_but_never_connected_points_at_the_network() -> None:
     """R1"""
     scene = Scene(Roles(worker=1))
     scene.scheduling(tasks={"worker:0": TaskState(running=True)})
+    assert scene.view.diagnosis == ("worker:0: its Spark task has started, its agent not yet",)
+    scene.wait(20, beating=[])
     assert scene.view.diagnosis == (
         "worker:0: its Spark task runs but has not connected: is the coordinator's port reachable "
         "from the executors?",
