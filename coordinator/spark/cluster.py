@@ -251,7 +251,11 @@ class TFCluster:
             then.callback(self._jobs.wait_until_idle, _JOIN_TIMEOUT)
             then.callback(self._jobs.join, _JOIN_TIMEOUT)
             then.callback(self._jobs.cancel)
-            self._stop_and_wait(grace)
+            try:
+                self._stop_and_wait(grace)
+            except BaseException:  # Ctrl-C: whoever waits for a grace has lost patience
+                self._stop_and_wait(grace=0.0)
+                raise
 
     def _stop_and_wait(self, grace: float | None) -> None:
         if not self._session.view.settled:

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import coordinator
 from coordinator.core.errors import CoordinatorUnavailable
@@ -17,6 +18,7 @@ from coordinator.embedded import EmbeddedConfig
 from coordinator.security import new_token
 
 _START_TIMEOUT = 60.0
+_LIFELINE_TIMEOUT = 2.0
 _PACKAGE_ROOT = str(Path(coordinator.__file__).resolve().parent.parent)
 
 
@@ -32,6 +34,7 @@ class CoordinatorProcess:
         environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_ROOT, inherited)))
+        environment["PYTHONSAFEPATH"] = "1"  # else a random.py in the working directory is ours
         self._process = subprocess.Popen(
             [sys.executable, "-m", "coordinator.embedded"],
             stdin=subprocess.PIPE,
@@ -45,8 +48,8 @@ class CoordinatorProcess:
         except BaseException:
             self.kill()
             raise
-        host = f"[{advertised_host}]" if ":" in advertised_host else advertised_host
-        self.address = f"{host}:{found_port}"
+        host = advertised_host.strip("[]")  # Spark writes an address of version 6 in brackets
+        self.address = f"[{host}]:{found_port}" if ":" in host else f"{host}:{found_port}"
 
     def _handshake(self, config: EmbeddedConfig) -> int:
         assert self._process.stdin is not None
@@ -54,19 +57,32 @@ class CoordinatorProcess:
         with suppress(BrokenPipeError):
             self._process.stdin.write((config.to_json() + "\n").encode())
             self._process.stdin.flush()
-        line = self._read_line(time.monotonic() + _START_TIMEOUT)
-        answer = json.loads(line) if line else {"error": f"it ended ({self._process.wait()})"}
+        deadline = time.monotonic() + _START_TIMEOUT
+        answer = self._parse(self._read_line(deadline), deadline)
         if "error" in answer:
             raise CoordinatorUnavailable(f"the coordinator did not start: {answer['error']}")
         return int(answer["port"])
 
+    def _parse(self, line: bytes, deadline: float) -> dict[str, Any]:
+        if not line:
+            code: int | None = None
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(max(0.0, deadline - time.monotonic()))
+            return {"error": f"it ended with exit code {code}, see this process's standard error"}
+        try:
+            return dict(json.loads(line))
+        except (TypeError, ValueError):
+            return {"error": f"it said {line[:200]!r}"}
+
     def _read_line(self, deadline: float) -> bytes:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
+        poller = select.poll()  # select() refuses descriptors above 1023
+        poller.register(descriptor, select.POLLIN)
         line = b""
         while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            if left <= 0 or not poller.poll(left * 1000):
                 raise CoordinatorUnavailable(
                     f"the coordinator did not start within {_START_TIMEOUT:g} s"
                 )
@@ -91,11 +107,18 @@ class CoordinatorProcess:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
         try:
-            self._process.wait(timeout)
+            self._process.wait(min(timeout, _LIFELINE_TIMEOUT))
         except subprocess.TimeoutExpired:
-            self.kill()
+            self._process.terminate()  # a fork of the driver's may hold the lifeline open
+            self._wait_or_kill(timeout - _LIFELINE_TIMEOUT)
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+    def _wait_or_kill(self, timeout: float) -> None:
+        try:
+            self._process.wait(max(0.0, timeout))
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def kill(self) -> None:
         """At once. Members notice within the fence time, their tasks when their jobs are

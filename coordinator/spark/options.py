@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
+import os
 import platform
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +16,9 @@ from coordinator.core.completion import completion_roles
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
 from coordinator.core.model import DEFAULT_GRACE, VERSION, Role, Roles, RunSpec, RunView
 from executor_agent.spark_task import MemberTask
+
+_LONGEST = 365 * 24 * 3600
+"""Seconds; more is a mistake, and infinity no message can carry."""
 
 ProgressCallback = Callable[[RunView], object]
 """Called with the run as it is, on a thread of tflease's, whenever something has changed."""
@@ -60,24 +66,25 @@ class Options:
     ) -> Options:
         """Raises InvalidRun, FeatureUnavailable."""
         _check_features(gpus, input_mode)
+        _check_name(name)
         spec = RunSpec(
             roles=Roles.of(roles),
             name=name,
-            reservation_timeout=float(reservation_timeout),
+            reservation_timeout=_seconds("reservation_timeout", reservation_timeout),
             grace={**DEFAULT_GRACE, **_by_role("grace", grace or {})},
-            completion=frozenset(_role("completion", each) for each in completion or ()),
+            completion=frozenset(
+                _role("completion", each) for each in _names("completion", completion or ())
+            ),
             python_version=platform.python_version(),
             tflease_version=VERSION,
         )
         completion_roles(spec)
-        if isinstance(preload, str):
-            raise InvalidRun(f"preload must be a collection of module names: ({preload!r},)")
         return cls(
             spec=spec,
-            preload=tuple(preload),
+            preload=_modules(preload),
             env=_environment(env or {}),
-            log_dir=log_dir,
-            model_dir=model_dir,
+            log_dir=_path("log_dir", log_dir),
+            model_dir=_path("model_dir", model_dir),
             bind=_bind(bind),
             progress=progress,
         )
@@ -89,10 +96,11 @@ class Options:
         if self.bind is not None:
             return self.bind
         if master.startswith("local") and driver_host:
-            try:
-                return socket.gethostbyname(driver_host), 0
-            except OSError:
-                return "0.0.0.0", 0
+            host = driver_host.strip("[]")
+            with suppress(OSError):
+                found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                found.sort(key=lambda each: each[0] != socket.AF_INET)
+                return str(found[0][4][0]), 0
         return "0.0.0.0", 0
 
     def advertised_host(self, driver_host: str) -> str:
@@ -136,6 +144,47 @@ def _check_features(gpus: Roles | Mapping[str, int] | None, input_mode: InputMod
         )
 
 
+def _check_name(name: object) -> None:
+    """It goes into one line on a terminal, and into Spark's web page."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise InvalidRun(f"name must be a line of printable text, not {name!r}")
+
+
+def _seconds(argument: str, value: object) -> float:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST:
+        raise InvalidRun(f"{argument} must be a number of seconds up to {_LONGEST}, not {value!r}")
+    return seconds
+
+
+def _names(argument: str, values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise InvalidRun(f"{argument} must be a collection of names: ({values!r},)")
+    try:
+        return tuple(values)
+    except TypeError:
+        raise InvalidRun(f"{argument} must be a collection of names, not {values!r}") from None
+
+
+def _modules(preload: Iterable[str]) -> tuple[str, ...]:
+    names = _names("preload", preload)
+    for name in names:
+        if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
+            raise InvalidRun(f"preload must hold names of modules, not {name!r}")
+    return names
+
+
+def _path(argument: str, value: object) -> str | None:
+    """A ``pathlib.Path`` will do; what travels is text."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if path is None or isinstance(path, str):
+        return path
+    raise InvalidRun(f"{argument} must be a path or a URI, not {value!r}")
+
+
 def _role(argument: str, name: str) -> Role:
     try:
         return Role(name)
@@ -155,6 +204,8 @@ def _environment(env: Mapping[Any, Any]) -> dict[str, str]:
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidRun(f"env must map strings to strings: {name!r}={value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidRun(f"env cannot set {name!r} to {value!r}")
     return dict(env)
 
 
@@ -162,6 +213,6 @@ def _bind(bind: str | None) -> tuple[str, int] | None:
     if bind is None:
         return None
     host, separator, port = bind.rpartition(":")
-    if not separator or not host or not port.isdigit():
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
         raise InvalidRun(f'bind must be "host:port", for instance "0.0.0.0:47000", not {bind!r}')
     return host.strip("[]"), int(port)

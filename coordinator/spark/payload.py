@@ -3,9 +3,11 @@ process on an executor. They never pass through the coordinator."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import cloudpickle
+from cloudpickle.cloudpickle import list_registry_pickle_by_value
 
 from coordinator.core.errors import InvalidRun, PayloadNotPicklable
 
@@ -29,7 +32,7 @@ def pack(main_fun: Callable[..., Any], args: Any) -> bytes:
     naming the object that cannot be sent.
     """
     _check_signature(main_fun)
-    with _by_value(sys.modules.get(getattr(main_fun, "__module__", "") or "")):
+    with _by_value(_module_of(main_fun)):
         try:
             return bytes(cloudpickle.dumps((main_fun, args)))
         except Exception as error:
@@ -54,16 +57,30 @@ def _check_signature(main_fun: Callable[..., Any]) -> None:
         raise InvalidRun(f"main_fun must take two arguments, (args, ctx): {error}") from None
 
 
+def _module_of(main_fun: Callable[..., Any]) -> ModuleType | None:
+    while isinstance(main_fun, functools.partial):  # which itself is of functools
+        main_fun = main_fun.func
+    return sys.modules.get(getattr(main_fun, "__module__", "") or "")
+
+
+_REGISTRY = threading.Lock()
+"""cloudpickle has one registry for the process: another thread must not undo ours."""
+
+
 @contextmanager
 def _by_value(module: ModuleType | None) -> Iterator[None]:
     if module is None or module.__name__ == "__main__" or _is_installed(module):
         yield
         return
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
+    with _REGISTRY:
+        if module.__name__ in list_registry_pickle_by_value():  # the user's own wish, which stays
+            yield
+            return
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _is_installed(module: ModuleType) -> bool:
@@ -93,9 +110,11 @@ def _parts(main_fun: Callable[..., Any], args: Any) -> Iterator[tuple[str, Any]]
     elif hasattr(args, "__dict__"):
         yield from ((f"args.{name}", value) for name, value in vars(args).items())
     yield "args", args
-    function = inspect.unwrap(main_fun)
-    if inspect.isfunction(function):
-        used = inspect.getclosurevars(function)
+    try:
+        used = inspect.getclosurevars(inspect.unwrap(main_fun))
+    except (TypeError, ValueError):
+        pass  # no Python function, or one with a variable that is not set yet
+    else:
         for name, value in {**used.globals, **used.nonlocals}.items():
             yield f"the variable {name!r} that main_fun uses", value
     yield "main_fun", main_fun

@@ -42,7 +42,10 @@ def classic_session(spark: Any) -> SparkSession:
 
 
 def _check_alive(context: Any) -> None:
-    stopped = context._jsc is None or context._jsc.sc().isStopped()
+    try:
+        stopped = context._jsc is None or context._jsc.sc().isStopped()
+    except Exception:  # py4j's: the JVM is gone
+        stopped = True
     if stopped:
         raise SparkUnusable(
             "this SparkContext has been stopped: make a new session "
@@ -87,46 +90,50 @@ def capacity(spark: SparkSession) -> Capacity:
     context = spark.sparkContext
     conf = context.getConf()
     cpus = max(1, int(conf.get("spark.task.cpus", "1") or 1))
-    local = _local_capacity(str(context.master), cpus, int(context.defaultParallelism))
+    master = str(context.master)
+    local = _local_capacity(master, cpus)
     if local is not None:
         return local
     now = registered_slots(spark)
-    if conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+    if master.startswith("local["):  # "local[*]": all cores of this machine
+        return Capacity(now, now > 0, f"master {master}, {cpus} cores for each task")
+    cores = conf.get("spark.executor.cores", "")
+    if not cores and master.startswith(("yarn", "k8s")):  # elsewhere the default is all of a host
+        cores = "1"
+    if str(conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true":
         most = conf.get("spark.dynamicAllocation.maxExecutors", "")
-        cores = int(conf.get("spark.executor.cores", "1") or 1)
-        if most and most.isdigit():
-            how = f"dynamic allocation, at most {most} executors of {cores} cores"
-            return Capacity(int(most) * (cores // cpus), True, how)
-        return Capacity(now, False, "dynamic allocation")
+        if not most or not cores:
+            return Capacity(now, False, "dynamic allocation")
+        how = f"dynamic allocation, at most {most} executors of {cores} cores"
+        return Capacity(max(now, int(most) * (int(cores) // cpus)), True, how)
     instances = conf.get("spark.executor.instances", "")
-    cores_text = conf.get("spark.executor.cores", "")
-    if instances and cores_text:
-        how = f"{instances} executors of {cores_text} cores, {cpus} for each task"
-        return Capacity(int(instances) * (int(cores_text) // cpus), True, how)
+    if instances and cores:
+        how = f"{instances} executors of {cores} cores, {cpus} for each task"
+        return Capacity(max(now, int(instances) * (int(cores) // cpus)), True, how)
     age = time.time() - float(context.startTime or 0) / 1000.0
     return Capacity(now, age > _SETTLING_SECONDS and now > 0, "what its executors registered")
 
 
-def _local_capacity(master: str, cpus: int, parallelism: int) -> Capacity | None:
+def _local_capacity(master: str, cpus: int) -> Capacity | None:
     cluster = re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master)
     if cluster:
         executors, cores = int(cluster[1]), int(cluster[2])
         how = f"{master}: {executors} executors of {cores} cores, {cpus} for each task"
         return Capacity(executors * (cores // cpus), True, how)
-    if master == "local" or re.fullmatch(r"local\[.*\]", master):
-        threads = re.fullmatch(r"local\[(\d+)(?:,\d+)?\]", master)
-        cores = int(threads[1]) if threads else 1 if master == "local" else parallelism
+    threads = re.fullmatch(r"local\[\s*(\d+)\s*(?:,\s*\d+\s*)?\]", master)
+    if threads or master == "local":
+        cores = int(threads[1]) if threads else 1
         return Capacity(cores // cpus, True, f"master {master}, {cpus} cores for each task")
     return None
 
 
 def registered_slots(spark: SparkSession) -> int:
     """Slots of the executors that are there now; 0 when Spark does not say."""
-    scala = spark.sparkContext._jsc.sc()
     try:
+        scala = spark.sparkContext._jsc.sc()
         profile = scala.resourceProfileManager().defaultResourceProfile()
         return int(scala.maxNumConcurrentTasks(profile))
-    except Exception:  # an internal interface of Spark: its absence must cost only the check
+    except Exception:  # an internal interface, or a stopped context: it costs only the check
         return 0
 
 
@@ -146,7 +153,7 @@ def check_environment(spark: SparkSession) -> None:
     conf = spark.conf
     idle = conf.get("spark.sql.execution.pyspark.udf.idleTimeoutSeconds", "0") or "0"
     kills = conf.get("spark.sql.execution.pyspark.udf.killOnIdleTimeout.enabled", "false")
-    if str(kills) == "true" and str(idle) not in ("0", "0s"):
+    if str(kills).lower() == "true" and str(idle) not in ("0", "0s"):
         raise SparkUnusable(
             "spark.sql.execution.pyspark.udf.idleTimeoutSeconds with killOnIdleTimeout kills "
             "Python workers that read no input, which is what members are: unset one of the two"

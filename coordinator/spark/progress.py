@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -22,8 +23,8 @@ class ProgressLine:
     """
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._is_terminal = self._stream.isatty()
+        self._stream: TextIO | None = stream if stream is not None else sys.stderr
+        self._is_terminal = _is_terminal(self._stream)
         self._name = name
         self._lock = threading.Lock()
         self._shown = ""
@@ -60,6 +61,8 @@ class ProgressLine:
         return run.phase is not self._shown_phase or due
 
     def _overwrite(self, text: str) -> None:
+        # Only what is in one row can be overwritten; the last column would begin the next one.
+        text = " ".join(text.split())[: max(20, shutil.get_terminal_size().columns - 1)]
         if text != self._shown:
             self._clear()
             self._write(text)
@@ -71,12 +74,21 @@ class ProgressLine:
 
     def _print(self, text: str) -> None:
         self._write(text + "\n")
-        self._shown = text
+        self._shown = "" if self._is_terminal else text
         self._shown_at = time.monotonic()
 
     def _write(self, text: str) -> None:
+        if self._stream is None:  # a process without standard error
+            return
         try:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
             pass  # a closed terminal must not end a training
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except (AttributeError, ValueError):  # no stream of Python's, or a closed one
+        return False

@@ -1,0 +1,160 @@
+"""Where a member's files live: ours alone, and not for ever."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from executor_agent import member_directory
+from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
+from executor_agent.core.outcome import Outcome, Status
+from executor_agent.core.supervision import CLAIM, LOCAL_DIRECTORY, Claim
+from executor_agent.linux import boot_id
+from executor_agent.member_directory import UnsafeDirectory, create, home, read_outcome, take_result
+from executor_agent.processes import my_identity
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    base = tmp_path / "deep" / "home"
+    monkeypatch.setenv(member_directory.HOME_VARIABLE, str(base))
+    return base
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_every_level_is_for_this_user_alone(base: Path) -> None:
+    directory = create("run", "worker:1", "7-abc")
+    assert directory == base / "run" / "worker-1.7-abc"
+    for path in (base, base / "run", directory, directory / LOCAL_DIRECTORY):
+        assert mode(path) == 0o700, path
+
+
+def test_without_a_setting_it_is_in_the_temporary_directory_by_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(member_directory.HOME_VARIABLE, raising=False)
+    monkeypatch.setattr(member_directory.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert home() == tmp_path / f"tflease-{os.geteuid()}"
+
+
+def test_two_incarnations_never_share_a_directory(base: Path) -> None:
+    """R3, R4."""
+    assert create("run", "worker:1", "a") != create("run", "worker:1", "b")
+    with pytest.raises(FileExistsError):
+        create("run", "worker:1", "a")
+
+
+def test_a_directory_that_others_may_enter_is_refused(base: Path) -> None:
+    base.mkdir(parents=True)
+    base.chmod(0o755)
+    with pytest.raises(UnsafeDirectory, match="mode 0700"):
+        create("run", "worker:0", "1")
+
+
+def test_a_foreign_directory_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody made /tmp/tflease-<uid> before us: a tombstone in there could be a lie."""
+    base.mkdir(parents=True, mode=0o700)
+    ours = os.geteuid()
+    monkeypatch.setattr(member_directory.os, "geteuid", lambda: ours + 1)
+    with pytest.raises(UnsafeDirectory, match=f"uid {ours + 1}"):
+        home()
+
+
+def test_a_symbolic_link_is_refused(base: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    base.parent.mkdir()
+    base.symlink_to(elsewhere)
+    with pytest.raises(UnsafeDirectory):
+        home()
+
+
+def test_a_file_in_its_place_is_an_error_and_not_removed(base: Path) -> None:
+    base.parent.mkdir()
+    base.write_text("mine")
+    with pytest.raises(OSError, match="exists"):
+        home()
+    assert base.read_text() == "mine"
+
+
+def old_run(base: Path, name: str = "old") -> Path:
+    directory = create(name, "worker:0", "1")
+    for path in (directory, directory.parent):
+        age(path, member_directory.KEPT_SECONDS + 60)
+    return directory
+
+
+def test_what_runs_of_long_ago_have_left_is_removed(base: Path) -> None:
+    """O14."""
+    old_run(base)
+    create("new", "worker:0", "1")
+    assert [path.name for path in base.iterdir()] == ["new"]
+
+
+def test_recent_runs_are_kept(base: Path) -> None:
+    kept = create("recent", "worker:0", "1")
+    age(kept.parent, member_directory.KEPT_SECONDS + 60)  # the member's own is younger
+    create("new", "worker:0", "1")
+    assert kept.exists()
+
+
+def test_a_training_of_weeks_keeps_its_files(base: Path) -> None:
+    """Its log grows, but the date of its directory is that of the start."""
+    directory = old_run(base)
+    me = my_identity()
+    claim = Claim("worker:0", "old", "1", "marker", boot_id(), {"x": (me.pid, me.create_time)})
+    (directory / CLAIM).write_text(claim.to_json())
+    for path in (directory, directory.parent):
+        age(path, member_directory.KEPT_SECONDS + 60)
+    create("new", "worker:0", "1")
+    assert directory.exists()
+
+
+@pytest.mark.parametrize("boot, started", [("another boot", 0.0), (boot_id(), 1.0)])
+def test_a_claim_of_processes_that_are_gone_keeps_nothing(
+    base: Path, boot: str, started: float
+) -> None:
+    """R10: neither another boot's process nor one with a number that was used again."""
+    directory = old_run(base)
+    me = my_identity()
+    claim = Claim("worker:0", "old", "1", "m", boot, {"x": (me.pid, me.create_time + started)})
+    (directory / CLAIM).write_text(claim.to_json())
+    for path in (directory, directory.parent):
+        age(path, member_directory.KEPT_SECONDS + 60)
+    create("new", "worker:0", "1")
+    assert not directory.exists()
+
+
+def test_a_stray_file_does_not_end_the_tidying_up(base: Path) -> None:
+    for name in ("a", "b"):
+        old_run(base, name)
+    (base / "0-stray").touch()
+    create("new", "worker:0", "1")
+    assert {path.name for path in base.iterdir()} == {"0-stray", "new"}
+
+
+def test_an_outcome_is_read_and_a_broken_one_is_none(tmp_path: Path) -> None:
+    assert read_outcome(tmp_path) is None
+    (tmp_path / OUTCOME_FILE).write_text(Outcome(Status.RETURNED).dumps())
+    assert read_outcome(tmp_path) == Outcome(Status.RETURNED)
+    for broken in (b"", b"{", b"[]", b"\xff", b'{"status": "?"}'):
+        (tmp_path / OUTCOME_FILE).write_bytes(broken)
+        assert read_outcome(tmp_path) is None
+
+
+def test_a_result_is_taken_once(tmp_path: Path) -> None:
+    (tmp_path / RESULT_FILE).write_bytes(b"pickled")
+    assert take_result(tmp_path) == b"pickled"
+    assert take_result(tmp_path) is None

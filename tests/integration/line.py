@@ -1,0 +1,87 @@
+"""A connection that a test can freeze and cut: TCP, forwarded byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Line:
+    """Between a member and its coordinator. ``address`` is where the member calls."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._upstream = (host, port)
+        self._flows = {"up": asyncio.Event(), "down": asyncio.Event()}
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.address = ""
+        self.accepted = 0
+        self.is_up = True
+        for flow in self._flows.values():
+            flow.set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def freeze(self, *directions: str) -> None:
+        """Bytes of these directions ("up": to the coordinator) stay where they are; both if none
+        is named. Connections stay open, and can even be made."""
+        for direction in directions or ("up", "down"):
+            self._flows[direction].clear()
+
+    def thaw(self) -> None:
+        for flow in self._flows.values():
+            flow.set()
+
+    def cut(self) -> None:
+        """Every connection breaks."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        if not self.is_up:
+            writer.transport.abort()
+            return
+        self.accepted += 1
+        upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
+        self._writers.add(upstream_writer)
+        for direction, source, target in (
+            ("up", reader, upstream_writer),
+            ("down", upstream_reader, writer),
+        ):
+            task = asyncio.create_task(self._pump(self._flows[direction], source, target))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(
+        self, flow: asyncio.Event, source: asyncio.StreamReader, target: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                await flow.wait()
+                target.write(data)
+        target.transport.abort()
+
+
+@asynccontextmanager
+async def line_to(address: str) -> AsyncIterator[Line]:
+    host, _, port = address.rpartition(":")
+    line = Line(host, int(port))
+    await line.open()
+    try:
+        yield line
+    finally:
+        await line.close()
