@@ -19,12 +19,13 @@ class Line:
         self.address = ""
         self.accepted = 0
         self.is_up = True
+        self.refused = asyncio.Event()  # set by a call while the line is not up
         for flow in self._flows.values():
             flow.set()
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         assert self._server is not None
@@ -54,6 +55,7 @@ class Line:
         self._writers.add(writer)
         if not self.is_up:
             writer.transport.abort()
+            self.refused.set()
             return
         self.accepted += 1
         upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)

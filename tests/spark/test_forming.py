@@ -191,7 +191,7 @@ def test_a_stopped_session_is_refused(spark: Any) -> None:
         ({"roles": Roles(worker=1), "preload": "tensorflow"}, InvalidRun, "preload"),
         ({"roles": Roles(worker=1), "env": {"A": 1}}, InvalidRun, "env"),
         ({"roles": Roles(worker=1), "bind": "7077"}, InvalidRun, "host:port"),
-        ({"roles": Roles(worker=1), "reservation_timeout": 0}, InvalidRun, "more than 0"),
+        ({"roles": Roles(worker=1), "reservation_timeout": 0}, InvalidRun, "number of seconds"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_started(

@@ -1,0 +1,189 @@
+"""The arguments of `TFCluster.run`: nonsense is refused before anything is started."""
+
+from __future__ import annotations
+
+import math
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.core.errors import FeatureUnavailable, InvalidRun
+from coordinator.core.model import Role, Roles
+from coordinator.spark.options import InputMode, Options
+
+DEFAULTS: dict[str, Any] = {
+    "roles": Roles(worker=1),
+    "gpus": None,
+    "input_mode": InputMode.TENSORFLOW,
+    "reservation_timeout": 600.0,
+    "name": "tflease",
+    "completion": None,
+    "grace": None,
+    "preload": ("tensorflow",),
+    "env": None,
+    "log_dir": None,
+    "model_dir": None,
+    "bind": None,
+    "progress": True,
+}
+
+
+def options(**changes: Any) -> Options:
+    return Options.of(**{**DEFAULTS, **changes})
+
+
+def test_roles_may_be_a_mapping() -> None:
+    assert options(roles={"chief": 1, "ps": 2}).spec.roles == Roles(chief=1, ps=2)
+
+
+def test_grace_is_given_by_role_and_the_others_keep_theirs() -> None:
+    spec = options(grace={"chief": 60}).spec
+    assert (spec.grace_of(Role.CHIEF), spec.grace_of(Role.PS)) == (60.0, 0.0)
+
+
+def test_names_of_completion_become_roles() -> None:
+    found = options(roles=Roles(chief=1, worker=1), completion=["worker"]).spec.completion
+    assert found == {Role.WORKER}
+
+
+def test_a_path_may_be_a_path() -> None:
+    """It used to fail on the executor, four times, in Spark's hands."""
+    found = options(log_dir=Path("/logs"), model_dir="s3a://bucket/model")
+    assert (found.log_dir, found.model_dir) == ("/logs", "s3a://bucket/model")
+
+
+@pytest.mark.parametrize(
+    "changes, complaint",
+    [
+        ({"roles": {"wroker": 1}}, "unknown role 'wroker'"),
+        ({"roles": Roles(ps=1)}, "nobody trains"),
+        ({"roles": 3}, "roles must be"),
+        ({"input_mode": "tensorflow"}, "input_mode must be an InputMode"),
+        ({"reservation_timeout": 0}, "reservation_timeout must be a number of seconds"),
+        ({"reservation_timeout": -1.0}, "reservation_timeout"),
+        ({"reservation_timeout": math.inf}, "reservation_timeout"),
+        ({"reservation_timeout": math.nan}, "reservation_timeout"),
+        ({"reservation_timeout": None}, "reservation_timeout"),
+        ({"reservation_timeout": "ten minutes"}, "reservation_timeout"),
+        ({"name": ""}, "name must be"),
+        ({"name": None}, "name must be"),
+        ({"name": "two\nlines"}, "printable"),
+        ({"name": "\udcff"}, "printable"),
+        ({"name": "\x1b[2J"}, "printable"),
+        ({"completion": "chief"}, "collection of names"),
+        ({"completion": ["boss"]}, "unknown role 'boss'"),
+        ({"completion": ["ps"]}, "completion names ps, which has no members"),
+        ({"completion": 3}, "collection of names"),
+        ({"grace": {"boss": 1}}, "unknown role 'boss'"),
+        ({"grace": {"ps": "long"}}, "grace"),
+        ({"grace": {"ps": 1e9}}, "grace of ps"),
+        ({"grace": 5}, "grace must map role names to seconds"),
+        ({"preload": "tensorflow"}, "collection of names"),
+        ({"preload": [3]}, "names of modules"),
+        ({"preload": ["--directory"]}, "names of modules"),
+        ({"preload": ["a..b"]}, "names of modules"),
+        ({"preload": [""]}, "names of modules"),
+        ({"preload": None}, "collection of names"),
+        ({"env": {"A": 1}}, "env must map strings to strings"),
+        ({"env": {1: "A"}}, "env must map strings to strings"),
+        ({"env": {"": "A"}}, "env cannot set"),
+        ({"env": {"A=B": "C"}}, "env cannot set"),
+        ({"env": {"A": "B\0"}}, "env cannot set"),
+        ({"log_dir": 3}, "log_dir must be a path"),
+        ({"model_dir": b"/model"}, "model_dir must be a path"),
+        ({"bind": "driver"}, "bind must be"),
+        ({"bind": ":7077"}, "bind must be"),
+        ({"bind": "driver:http"}, "bind must be"),
+        ({"bind": "driver:65536"}, "bind must be"),
+        ({"bind": "driver:\N{SUPERSCRIPT TWO}"}, "bind must be"),
+    ],
+)
+def test_nonsense_is_refused_by_name(changes: dict[str, Any], complaint: str) -> None:
+    """R1: at once, and not after a deadline."""
+    with pytest.raises(InvalidRun, match=complaint):
+        options(**changes)
+
+
+@pytest.mark.parametrize("name", ["mnist", "modèle numéro 1", "a, b; c/d", "\N{SNOWMAN}", "-x"])
+def test_a_name_may_have_odd_characters(name: str) -> None:
+    assert options(name=name).spec.name == name
+
+
+@pytest.mark.parametrize(
+    "changes, complaint",
+    [
+        ({"gpus": Roles(worker=1)}, "GPU leases are not in this version"),
+        ({"input_mode": InputMode.SPARK}, "feeding from Spark is not in this version"),
+    ],
+)
+def test_what_this_version_cannot_do_is_said_at_once(
+    changes: dict[str, Any], complaint: str
+) -> None:
+    """G4: asked for n, gets n or a clear error."""
+    with pytest.raises(FeatureUnavailable, match=complaint):
+        options(**changes)
+
+
+def test_no_gpus_for_anybody_may_be_said() -> None:
+    """G3."""
+    assert options(gpus={"worker": 0}).spec.roles.total == 1
+
+
+@pytest.mark.parametrize(
+    "master, driver_host, address",
+    [
+        ("local[4]", "127.0.0.1", "127.0.0.1"),
+        ("local-cluster[2,1,1024]", "127.0.0.1", "127.0.0.1"),
+        ("local[4]", "::1", "::1"),
+        ("local[4]", "[::1]", "::1"),
+        ("local[4]", "localhost", "127.0.0.1"),
+        ("local[4]", "", "0.0.0.0"),
+        ("local[4]", "no-such-host.invalid", "0.0.0.0"),
+        ("spark://master:7077", "10.0.0.1", "0.0.0.0"),
+        ("yarn", "driver.example", "0.0.0.0"),
+    ],
+)
+def test_on_one_machine_nobody_else_needs_to_reach_the_coordinator(
+    master: str, driver_host: str, address: str
+) -> None:
+    """R9: on a cluster `spark.driver.host` may be no address of this machine (NAT, a pod)."""
+    assert options().bind_address(master, driver_host) == (address, 0)
+
+
+def test_a_name_of_both_versions_is_bound_by_version_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr("coordinator.spark.options.socket.getaddrinfo", lambda *_, **__: found)
+    assert options().bind_address("local[2]", "me") == ("127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    "bind, listens, told",
+    [
+        ("10.0.0.7:7077", ("10.0.0.7", 7077), "10.0.0.7"),
+        ("[fd00::7]:7077", ("fd00::7", 7077), "fd00::7"),
+        ("0.0.0.0:7077", ("0.0.0.0", 7077), "driver.example"),
+        ("[::]:7077", ("::", 7077), "driver.example"),
+        (None, ("0.0.0.0", 0), "driver.example"),
+    ],
+)
+def test_members_are_told_an_address_at_which_something_listens(
+    bind: str | None, listens: tuple[str, int], told: str
+) -> None:
+    """R9: a driver with two networks, of which Spark uses the other one."""
+    found = options(bind=bind)
+    assert found.bind_address("yarn", "driver.example") == listens
+    assert found.advertised_host("driver.example") == told
+
+
+def test_a_task_carries_what_members_need_and_shows_no_secret() -> None:
+    found = options(env={"A": "B"}, preload=["json", "email.mime"], log_dir="/logs")
+    task = found.task("run", "driver:7077", "the token", b"the payload", 60.0)
+    assert (task.members, task.run_id, task.coordinator) == ((), "run", "driver:7077")
+    assert (task.env, task.preload, task.log_dir) == ({"A": "B"}, ("json", "email.mime"), "/logs")
+    assert task.grace == {"chief": 5.0, "worker": 5.0, "evaluator": 5.0, "ps": 0.0}
+    assert "the token" not in repr(task)
