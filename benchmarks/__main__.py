@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     """0: measured, whatever came out. 1: something was found wrong while measuring."""
     options = _parser().parse_args(argv)
     console = Console()
+    if not console.is_terminal:  # a log: do not squeeze the tables into 80 columns
+        console.width = 120
     is_sound = True
     for figure in options.figures or FIGURES.values():
         console.print(

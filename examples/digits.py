@@ -25,6 +25,8 @@ from coordinator import Roles, TFCluster, TfleaseError
 from examples.digits_training import train_digits
 from examples.live_view import LiveView
 from examples.local_cluster import local_cluster
+from executor_agent import member_directory, processes
+from executor_agent.core.supervision import CLAIM, MARKER_VARIABLE, Claim
 
 REQUIRED_ACCURACY = 0.93
 
@@ -84,17 +86,22 @@ def evaluate_in_new_process(model_dir: str) -> float:
 
 
 def left_behind(run_id: str) -> list[str]:
-    """Processes of the run that still live: by their marker, and by what they execute."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            marked = process.environ().get("TFLEASE_MEMBER", "").startswith(run_id)
-            ours = any(part.startswith("executor_agent.") for part in process.cmdline())
-            if (marked or ours) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"{process.pid} {' '.join(process.cmdline())}")
-        except psutil.Error:
-            continue
-    return found
+    """Processes of the run that still live: those with its marker in their environment, and those
+    (sentinels have none) that were written down when they were started."""
+    found = {process.pid for process in psutil.process_iter() if _is_marked(process, run_id)}
+    for claim in (member_directory.home() / run_id).glob(f"*/{CLAIM}"):
+        for pid, create_time in Claim.from_json(claim.read_text()).processes.values():
+            if processes.is_running(processes.ProcessIdentity(pid, create_time)):
+                found.add(pid)
+    return [f"{pid} {' '.join(processes.command_line(pid))}" for pid in sorted(found)]
+
+
+def _is_marked(process: psutil.Process, run_id: str) -> bool:
+    try:
+        marker = process.environ().get(MARKER_VARIABLE, "")
+        return marker.startswith(run_id) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 class Phases:

@@ -16,12 +16,7 @@ from coordinator.core import roster
 from coordinator.core.completion import STOP_STAGES
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
 from coordinator.core.liveness import STOP_BOUND
-from coordinator.core.model import (
-    MemberPhase,
-    Roles,
-    RunPhase,
-    RunView,
-)
+from coordinator.core.model import MemberPhase, Roles, RunPhase, RunView
 from coordinator.spark import payload, preflight, results
 from coordinator.spark.coordinator_process import CoordinatorProcess
 from coordinator.spark.jobs import MemberJobs

@@ -196,7 +196,9 @@ def _role(argument: str, name: str) -> Role:
 def _by_role(argument: str, values: Mapping[str, float]) -> dict[Role, float]:
     try:
         return {_role(argument, name): float(value) for name, value in values.items()}
-    except (TypeError, AttributeError):
+    except InvalidRun:
+        raise
+    except (AttributeError, TypeError, ValueError):
         raise InvalidRun(f"{argument} must map role names to seconds, not {values!r}") from None
 
 

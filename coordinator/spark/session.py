@@ -101,12 +101,12 @@ class RunSession:
 
     def wait_for(self, condition: Callable[[RunView], bool], timeout: float | None) -> bool:
         """Waits for a picture that fulfils ``condition``, or for the end of the coordinator.
-        False when neither came within ``timeout`` seconds."""
+        False when neither came within ``timeout`` seconds, or the run is not followed yet."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._condition:
             while not (self._lost is not None or condition(self._view)):
                 left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                if self._jobs is None or (left is not None and left <= 0):
                     return False
                 self._condition.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
         return True

@@ -50,14 +50,16 @@ def member_process_of(run_id: str, member: str) -> psutil.Process:
 def sentinel_of(run_id: str, member: str) -> psutil.Process:
     """The sentinel of a member."""
     sentinel = agent_of(run_id, member).parent()
-    assert sentinel is not None and "executor_agent.sentinel" in sentinel.cmdline()
+    assert sentinel is not None
+    assert "executor_agent.sentinel" in sentinel.cmdline()
     return sentinel
 
 
 def spark_worker_of(run_id: str, member: str) -> psutil.Process:
     """The Spark task's Python worker above a member."""
     worker = sentinel_of(run_id, member).parent()
-    assert worker is not None and "pyspark.daemon" in " ".join(worker.cmdline())
+    assert worker is not None
+    assert "pyspark.daemon" in " ".join(worker.cmdline())
     return worker
 
 

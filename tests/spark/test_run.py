@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyspark
 import pytest
 
 from coordinator import Roles, RunCancelled, TFCluster
@@ -215,3 +216,23 @@ def test_progress_reports_reach_the_driver(spark: Any) -> None:
 def test_a_spark_context_will_do(spark: Any) -> None:
     with run(spark.sparkContext, describe_self, roles=Roles(worker=1)) as cluster:
         assert cluster.wait(120)["worker:0"]["job_name"] == "worker"
+
+
+def test_what_a_member_prints_is_in_its_executors_stderr_with_its_name(spark: Any) -> None:
+    """E3: where the guide says to look; and in a file of its own."""
+
+    def speak(args: Any, ctx: Any) -> None:
+        print("nothing rhymes with orange")
+
+    with run(spark, speak, roles=Roles(worker=1)) as cluster:
+        cluster.wait(120)
+        executor = cluster.status().members[0].executor
+    assert executor is not None
+    log = Path(executor.directory, "member.log").read_text()
+    assert log == "nothing rhymes with orange\n"
+    work = Path(pyspark.__file__).parent / "work" / spark.sparkContext.applicationId
+    expected = "[worker:0] nothing rhymes with orange"
+    eventually(
+        lambda: any(expected in path.read_text() for path in work.glob("*/stderr")),
+        "the member's line in an executor's stderr",
+    )

@@ -60,9 +60,8 @@ def call_elsewhere(payload: bytes) -> str:
         "import sys, pickle; main_fun, args = pickle.load(sys.stdin.buffer);"
         "print(main_fun(args, None))"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code], input=payload, capture_output=True, timeout=60
-    )
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, input=payload, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
 

@@ -154,7 +154,7 @@ class NoStreamOfPythons:
 
 
 @pytest.mark.parametrize(
-    "stream", [closed_stream(), BrokenPipe(), Ascii(), NoStreamOfPythons()], ids=lambda s: type(s)
+    "stream", [closed_stream(), BrokenPipe(), Ascii(), NoStreamOfPythons()], ids=type
 )
 def test_a_stream_that_takes_nothing_ends_no_training(stream: io.StringIO) -> None:
     line = ProgressLine("num\N{LATIN SMALL LETTER E WITH ACUTE}ro", stream)

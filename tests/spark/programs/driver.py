@@ -28,8 +28,7 @@ def reached(cluster):
 
 def see(run):
     """The progress callback: knows the run before `TFCluster.run` has returned."""
-    global run_id
-    run_id = run.run_id
+    seen["run_id"] = run.run_id
     if where == "forming" and any(member.phase.value == "ready" for member in run.members):
         reached(run)
     if where == "stopping" and run.phase.value == "stopping":
@@ -38,7 +37,7 @@ def see(run):
 
 spark = SparkSession.builder.master("local[4]").config("spark.ui.enabled", "false").getOrCreate()
 spark.sparkContext.setLogLevel("OFF")
-run_id = ""
+seen = {"run_id": ""}
 # While the gang is to be seen forming, one member never gets ready.
 preload = ("tests.spark.programs.never_ready",) if where == "forming" else ()
 
@@ -76,7 +75,7 @@ if where == "forget":
 try:
     train()
 except KeyboardInterrupt:
-    print("KeyboardInterrupt was caught; members left:", len(marked(run_id)))
+    print("KeyboardInterrupt was caught; members left:", len(marked(seen["run_id"])))
 except TrainingFailed as error:
     print(f"the run failed: TrainingFailed: {error}")
 if where != "stop-session":

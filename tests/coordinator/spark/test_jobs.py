@@ -1,0 +1,197 @@
+"""A run's Spark jobs: what of an exception matters, and who hears of it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from coordinator.core.model import Cause, ExitReport, MemberId, Proof
+from coordinator.spark.jobs import MemberJobs, MemberRow, explain
+from executor_agent.spark_task import MemberTask
+from tests.coordinator.spark.fake_spark import FakeSpark, Row
+
+WORKER = MemberId.parse("worker:0")
+ANOTHER = MemberId.parse("worker:1")
+TASK = MemberTask(
+    members=(),
+    run_id="run",
+    coordinator="127.0.0.1:1",
+    token="token",
+    payload=b"",
+    grace={},
+    preload=(),
+    connect_timeout=1.0,
+)
+REPORT = ExitReport(Cause.COMPLETED, exit_code=0, proof=Proof.KERNEL)
+PYTHON_TRACEBACK = """
+An exception was thrown from the Python worker. Please see the stack trace below.
+Traceback (most recent call last):
+  File "/opt/spark/python/pyspark/serializers.py", line 460, in loads
+    return cloudpickle.loads(obj, encoding=encoding)
+ModuleNotFoundError: {}
+"""
+
+
+@pytest.mark.parametrize(
+    "text, line, advice",
+    [
+        (
+            PYTHON_TRACEBACK.format("No module named 'executor_agent'"),
+            "ModuleNotFoundError: No module named 'executor_agent'",
+            "tflease is not installed for the executors' Python",
+        ),
+        (
+            PYTHON_TRACEBACK.format("No module named 'coordinator'"),
+            "ModuleNotFoundError: No module named 'coordinator'",
+            "tflease is not installed",
+        ),
+        (
+            PYTHON_TRACEBACK.format("No module named 'pyarrow'"),
+            "ModuleNotFoundError: No module named 'pyarrow'",
+            "no pyarrow",
+        ),
+        (
+            "x\n[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than 3.11",
+            "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than 3.11",
+            "another minor version",
+        ),
+        (
+            'Job aborted\njava.io.IOException: Cannot run program "python4": error=2\n\tat java',
+            'java.io.IOException: Cannot run program "python4": error=2',
+            "PYSPARK_PYTHON",
+        ),
+    ],
+)
+def test_the_line_that_matters_comes_with_what_to_do(text: str, line: str, advice: str) -> None:
+    """E2: not the first line of a Java stack."""
+    found = explain(RuntimeError(text))
+    assert found.startswith(line)
+    assert advice in found
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (RuntimeError("\n\n  Job 3 cancelled \n\tat org.apache.spark"), "Job 3 cancelled"),
+        (RuntimeError(""), "RuntimeError"),
+        (RuntimeError(" \n "), "RuntimeError"),
+        (RuntimeError("x" * 10_000), "x" * 500),
+    ],
+)
+def test_of_any_other_exception_the_first_line_is_told(error: Exception, text: str) -> None:
+    assert explain(error) == text
+
+
+class Heard:
+    """What the listener of the jobs was told."""
+
+    def __init__(self) -> None:
+        self.rows: list[MemberRow] = []
+        self.failures: list[tuple[MemberId, str]] = []
+
+    def failed(self, member: MemberId, text: str) -> None:
+        self.failures.append((member, text))
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+def jobs_of(spark: FakeSpark, heard: Heard) -> MemberJobs:
+    return MemberJobs(spark, "run", "mnist", heard.rows.append, heard.failed)  # type: ignore[arg-type]
+
+
+def test_the_rows_of_a_job_are_kept_and_told(heard: Heard) -> None:
+    spark = FakeSpark(
+        lambda job: [
+            Row("worker:0", "1", report=REPORT.to_json(), result=bytearray(b"pickled")),
+            Row("worker:1", "2", refusal="no directory"),
+        ]
+    )
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER, ANOTHER], TASK.for_members(("worker:0", "worker:1")))
+    assert jobs.join(10)
+    assert heard.rows == [
+        MemberRow(WORKER, "1", None, REPORT, b"pickled"),
+        MemberRow(ANOTHER, "2", "no directory", None, None),
+    ]
+    assert jobs.row(WORKER) == heard.rows[0]
+    assert (heard.failures, jobs.failure(WORKER)) == ([], "")
+
+
+def test_a_job_runs_under_the_run_s_tag_and_its_own(heard: Heard) -> None:
+    """Cancelling a cell, or the tag, reaches the run."""
+    spark = FakeSpark(lambda job: [])
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    jobs.join(10)
+    [job] = spark.jobs
+    assert job.tags == ["tflease-run", "tflease-run-worker-0"]
+    assert job.description == "tflease mnist: worker:0"
+    assert job.partitions == 1
+
+
+def test_a_failed_job_is_told_for_each_of_its_members(heard: Heard) -> None:
+    def fail(job: Any) -> Any:
+        raise RuntimeError("Job aborted\n\tat java")
+
+    jobs = jobs_of(FakeSpark(fail), heard)
+    jobs.submit([WORKER, ANOTHER], TASK.for_members(("worker:0", "worker:1")))
+    jobs.join(10)
+    assert heard.failures == [(WORKER, "Job aborted"), (ANOTHER, "Job aborted")]
+    assert jobs.row(WORKER) is None
+    assert jobs.failure(WORKER) == "Job aborted"
+
+
+def test_a_row_that_makes_no_sense_is_a_failure(heard: Heard) -> None:
+    jobs = jobs_of(FakeSpark(lambda job: [Row("worker:0", "1", report="[]")]), heard)
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    jobs.join(10)
+    [(member, text)] = heard.failures
+    assert member == WORKER
+    assert "not an exit report" in text
+
+
+def test_a_member_or_all_can_be_cancelled(heard: Heard) -> None:
+    spark = FakeSpark()
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    jobs.submit([ANOTHER], TASK.for_members(("worker:1",)))
+    spark.wait_for_jobs(2)
+    assert not jobs.join(0)
+    jobs.cancel(WORKER)
+    while not heard.failures:
+        assert not jobs.join(0.01)
+    assert heard.failures == [(WORKER, "Job was cancelled")]
+    jobs.cancel()
+    assert jobs.join(10)
+    assert [member for member, _ in heard.failures] == [WORKER, ANOTHER]
+
+
+def test_cancelling_what_was_never_submitted_does_nothing(heard: Heard) -> None:
+    jobs_of(FakeSpark(), heard).cancel(WORKER)
+
+
+def test_a_stopped_context_has_nothing_left_to_cancel_or_to_wait_for(heard: Heard) -> None:
+    """R6: a user may stop the session under a run."""
+    spark = FakeSpark()
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    spark.wait_for_jobs(1)
+    spark.stop()
+    jobs.cancel()
+    assert jobs.wait_until_idle(10)
+    assert not jobs.running(WORKER)
+    assert jobs.join(10)
+
+
+def test_threads_of_jobs_end_with_them(heard: Heard) -> None:
+    before = threading.active_count()
+    jobs = jobs_of(FakeSpark(lambda job: []), heard)
+    for _ in range(5):
+        jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    assert jobs.join(10)
+    assert threading.active_count() == before
