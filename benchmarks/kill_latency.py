@@ -148,9 +148,8 @@ def result(samples: list[Sample], java: str) -> Result:
             "Each kill is a run of its own on a local-cluster executor; the two kinds alternate.",
             "Killed: the Spark task's Python worker, or the TensorFlow process itself. TensorFlow "
             "gone: that one process. All gone: it and its helpers.",
-            "The helpers hold no memory to speak of: they show how soon the killing begins. The "
-            "rest is the kernel freeing TensorFlow's memory, which is slower when others need the "
-            "cores. Spark is one of them: it starts the killed task again at that moment.",
+            "The helpers hold no memory to speak of: they show how soon the killing begins. What "
+            "TensorFlow takes beyond that is not taken apart here.",
             "Gone: the pidfd, opened before the kill, became readable. Afterwards /proc is "
             f"searched for anything with the member's marker: {late} more found.",
             "Where TensorFlow itself was killed, the sentinel ended the helpers once it saw that; "
