@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from coordinator.core import diagnosis
 from coordinator.core.model import MemberView, RunView
@@ -48,8 +49,8 @@ def _table(run: RunView) -> Table:
         "member", "phase", "where", "agent pid", "progress", "ended", title=f"run {run.run_id}"
     )
     for member in run.members:
-        table.add_row(*_cells(member))
-    table.caption = diagnosis.headline(run, time.time())
+        table.add_row(*map(Text, _cells(member)))  # not markup: names may hold brackets
+    table.caption = Text(diagnosis.headline(run, time.time()))
     return table
 
 

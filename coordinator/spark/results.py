@@ -9,6 +9,7 @@ from typing import Any
 
 import cloudpickle
 
+from coordinator.core import completion
 from coordinator.core.errors import (
     ReleaseUnproven,
     ReservationTimeout,
@@ -73,9 +74,16 @@ def error_of(run: RunView) -> TfleaseError | None:
         text = story(run, run.failure)
         timed_out = run.failure.cause is Cause.GANG_INCOMPLETE
         return (ReservationTimeout if timed_out else TrainingFailed)(text, run.failure)
-    if run.phase is RunPhase.CANCELLED or (run.settled and run.phase is RunPhase.STOPPING):
+    stopping = run.settled and run.phase is RunPhase.STOPPING and not _is_complete(run)
+    if run.phase is RunPhase.CANCELLED or stopping:
         return RunCancelled(f"run {run.spec.name!r} was stopped: {run.stop_reason}")
     return None
+
+
+def _is_complete(run: RunView) -> bool:
+    """Whether it is only being tidied up: the members that count have finished."""
+    causes = {member.id: member.exit.cause if member.exit else None for member in run.members}
+    return completion.is_complete(run.spec, causes)
 
 
 def story(run: RunView, failure: Failure) -> str:

@@ -173,7 +173,7 @@ class RunSession:
         assert self._show is not None
         try:
             self._show(view)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # not even by sys.exit
             _log.warning("the progress display failed and is switched off: %s", error)
             self._show = None
 

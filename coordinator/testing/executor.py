@@ -18,6 +18,7 @@ from coordinator.client import (
 )
 from coordinator.core.errors import RunOver
 from coordinator.core.model import (
+    VERSION,
     Endpoint,
     ExecutorInfo,
     ExitReport,
@@ -69,7 +70,11 @@ class FakeExecutor:
         self.member = MemberId.parse(member) if isinstance(member, str) else member
         self.incarnation = IncarnationId(incarnation or f"{self.member}/{secrets.token_hex(4)}")
         self.info = ExecutorInfo(
-            hostname, boot_id=hostname, pid=os.getpid(), python_version=python_version
+            hostname,
+            boot_id=hostname,
+            pid=os.getpid(),
+            python_version=python_version,
+            tflease_version=VERSION,
         )
         port = 10_000 + _ROLES.index(self.member.role) * _PORTS_OF_A_ROLE + self.member.index
         self.endpoint = Endpoint("127.0.0.1", port)

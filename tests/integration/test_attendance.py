@@ -4,7 +4,6 @@ stops by itself."""
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -13,18 +12,15 @@ from typing import Any
 
 import pytest
 
-from coordinator.client import Attendance, Reservation, ReservationClient, Start, Stop
+from coordinator.client import Attendance, Reservation, ReservationClient
 from coordinator.core import events
 from coordinator.core.model import (
     Cause,
-    Endpoint,
-    ExecutorInfo,
     ExitReport,
     IncarnationId,
     MemberId,
     MemberPhase,
     Proof,
-    Roles,
     RunId,
     RunPhase,
     RunSpec,
@@ -34,66 +30,16 @@ from executor_agent.attendance import (
     Ended,
     Entered,
     Leaving,
-    Membership,
-    MustStop,
     Progressed,
     Ready,
-    Report,
     report_from,
 )
 from tests.integration.line import Line, line_to
+from tests.integration.membership import HURRIED, UNHURRIED, WORKER, Member
 
 pytestmark = pytest.mark.timeout(60)
 
-WORKER = MemberId.parse("worker:0")
-EXECUTOR = ExecutorInfo("executor-host", boot_id="boot", pid=1)
-ENDPOINT = Endpoint("127.0.0.1", 7077)
 PREEMPTED = ExitReport(Cause.PREEMPTED, reason="executor died", proof=Proof.SWEEP)
-
-# Nothing happens by the clock, unless a test wants it to.
-UNHURRIED = RunSpec(Roles(worker=1), beat_interval=60.0, liveness_ttl=120.0, fence_timeout=240.0)
-HURRIED = RunSpec(Roles(worker=1), beat_interval=0.05, liveness_ttl=0.2, fence_timeout=0.4)
-
-
-class Member:
-    """A membership, its client, and what it was told."""
-
-    def __init__(
-        self,
-        address: str,
-        token: str,
-        run_id: RunId,
-        client: ReservationClient | None = None,
-        connect_timeout: float = 20.0,
-    ) -> None:
-        self.starts: asyncio.Queue[Start] = asyncio.Queue()
-        self.stops: asyncio.Queue[Stop] = asyncio.Queue()
-        self.client = client or ReservationClient(address, token)
-        self.membership = Membership(
-            self.client,
-            (run_id, WORKER, IncarnationId("attempt-1")),
-            coordinator=address,
-            connect_timeout=connect_timeout,
-            on_start=self.starts.put_nowait,
-            on_stop=self.stops.put_nowait,
-        )
-        self.running = asyncio.create_task(self.membership.run(EXECUTOR, ENDPOINT))
-
-    def report(self, *reports: Report) -> None:
-        for report in reports:
-            self.membership.report(report)
-
-    async def must_stop(self) -> str:
-        """Waits for the end that it gives itself; why."""
-        with pytest.raises(MustStop) as caught:
-            async with asyncio.timeout(30):
-                await self.running
-        return str(caught.value)
-
-    async def close(self) -> None:
-        self.running.cancel()
-        await asyncio.wait((self.running,))
-        await self.client.close()
 
 
 MakeMember = Callable[..., Member]
@@ -421,51 +367,6 @@ async def test_the_fence_counts_from_the_asking_for_the_slot(coordinator: Servin
         assert "fenced" in await member.must_stop()
     finally:
         await member.close()
-
-
-@pytest.mark.parametrize(
-    "message, report",
-    [
-        ({"event": "ready", "versions": {"python": "3.11"}}, Ready({"python": "3.11"})),
-        ({"event": "ready", "versions": {"x": None}}, Ready({"x": "None"})),
-        ({"event": "running"}, Entered(7)),
-        ({"event": "progress", "step": 3, "metrics": {"loss": 1}}, Progressed(7, 3, {"loss": 1.0})),
-        ({"event": "progress", "step": "3", "metrics": {}}, Progressed(7, 3)),
-        ({"event": "finished", "outcome": {}}, None),
-        ({"event": "of a newer version"}, None),
-        ({"event": "progress"}, None),
-        ({}, None),
-    ],
-)
-def test_what_a_process_says_becomes_a_report(message: dict[str, Any], report: Report) -> None:
-    assert report_from(message, 7) == report
-
-
-def test_a_loss_that_is_no_number_any_more_is_reported() -> None:
-    """Just what the user must see."""
-    report = report_from({"event": "progress", "step": 1, "metrics": {"loss": math.nan}}, 1)
-    assert isinstance(report, Progressed)
-    assert math.isnan(report.metrics["loss"])
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"event": "progress", "step": "many", "metrics": {}},
-        {"event": "progress", "step": math.nan, "metrics": {}},
-        {"event": "progress", "step": math.inf, "metrics": {}},
-        {"event": "progress", "step": 2**63, "metrics": {}},
-        {"event": "progress", "step": -1, "metrics": {}},
-        {"event": "progress", "step": None, "metrics": {}},
-        {"event": "progress", "step": 1, "metrics": [1.0]},
-        {"event": "progress", "step": 1, "metrics": {"loss": "high"}},
-        {"event": "progress", "step": 1, "metrics": {"loss": 10**400}},
-        {"event": "ready", "versions": "3.11"},
-    ],
-)
-def test_nonsense_is_named_and_nothing_worse(message: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        report_from(message, 1)
 
 
 async def test_names_that_cannot_travel_are_made_to(

@@ -276,7 +276,7 @@ def test_a_callback_that_shuts_down_is_no_deadlock(monkeypatch: pytest.MonkeyPat
                 clusters[0].shutdown()
             done.set()
 
-    cluster = run(FakeSpark(playing(SERVES)), grace=NO_GRACE, progress=show)
+    cluster = run(FakeSpark(playing(HANGS)), grace=NO_GRACE, progress=show)
     clusters.append(cluster)
     cluster.stop()
     assert done.wait(60)

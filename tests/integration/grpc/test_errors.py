@@ -183,7 +183,7 @@ async def test_what_spark_says_reaches_the_diagnosis(
     await asyncio.to_thread(owner.report_scheduling, run_id, Slots(4, 4), tasks)
     told = (await asyncio.to_thread(owner.get, run_id)).diagnosis
     assert told[0] == "worker:0, worker:2: task not scheduled, 4 of 4 slots busy"
-    assert told[1].startswith("worker:1: its Spark task runs but has not connected")
+    assert told[1] == "worker:1: its Spark task has started, its agent not yet"
 
 
 async def test_a_report_with_text_that_is_no_unicode_arrives(coordinator: Serving, gang_of) -> None:

@@ -1,0 +1,67 @@
+"""A membership under test: its client, its reports, and what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator.client import ReservationClient, Start, Stop
+from coordinator.core.model import (
+    Endpoint,
+    ExecutorInfo,
+    IncarnationId,
+    MemberId,
+    Roles,
+    RunId,
+    RunSpec,
+)
+from executor_agent.attendance import Membership, MustStop, Report
+
+WORKER = MemberId.parse("worker:0")
+EXECUTOR = ExecutorInfo("executor-host", boot_id="boot", pid=1)
+ENDPOINT = Endpoint("127.0.0.1", 7077)
+# Nothing happens by the clock, unless a test wants it to.
+UNHURRIED = RunSpec(Roles(worker=1), beat_interval=60.0, liveness_ttl=120.0, fence_timeout=240.0)
+HURRIED = RunSpec(Roles(worker=1), beat_interval=0.05, liveness_ttl=0.2, fence_timeout=0.4)
+
+
+class Member:
+    """A membership, its client, and what it was told."""
+
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        run_id: RunId,
+        client: ReservationClient | None = None,
+        connect_timeout: float = 20.0,
+    ) -> None:
+        self.starts: asyncio.Queue[Start] = asyncio.Queue()
+        self.stops: asyncio.Queue[Stop] = asyncio.Queue()
+        self.client = client or ReservationClient(address, token)
+        self.membership = Membership(
+            self.client,
+            (run_id, WORKER, IncarnationId("attempt-1")),
+            coordinator=address,
+            connect_timeout=connect_timeout,
+            on_start=self.starts.put_nowait,
+            on_stop=self.stops.put_nowait,
+        )
+        self.running = asyncio.create_task(self.membership.run(EXECUTOR, ENDPOINT))
+
+    def report(self, *reports: Report) -> None:
+        for report in reports:
+            self.membership.report(report)
+
+    async def must_stop(self) -> str:
+        """Waits for the end that it gives itself; why."""
+        with pytest.raises(MustStop) as caught:
+            async with asyncio.timeout(30):
+                await self.running
+        return str(caught.value)
+
+    async def close(self) -> None:
+        self.running.cancel()
+        await asyncio.wait((self.running,))
+        await self.client.close()
