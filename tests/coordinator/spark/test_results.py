@@ -165,9 +165,15 @@ def test_a_failure_carries_itself_and_its_story() -> None:
 
 @pytest.mark.parametrize("phase", [RunPhase.CANCELLED, RunPhase.STOPPING])
 def test_a_cancelled_run_says_who_wanted_it(phase: RunPhase) -> None:
-    error = results.error_of(run_of(member("worker:0"), phase=phase, stop_reason="enough"))
+    halfway = member("worker:0", ExitReport(Cause.STOPPED), MemberPhase.STOPPED)
+    error = results.error_of(run_of(halfway, phase=phase, stop_reason="enough"))
     assert type(error) is RunCancelled
     assert str(error) == "run 'mnist' was stopped: enough"
+
+
+def test_a_complete_run_that_still_waits_for_a_lost_ps_was_not_cancelled() -> None:
+    done = run_of(member("worker:0"), phase=RunPhase.STOPPING, stop_reason="training is complete")
+    assert results.error_of(done) is None
 
 
 async def test_a_gang_that_does_not_form_in_time_is_a_timeout() -> None:
