@@ -37,21 +37,29 @@ def marked(run_id: str, member: str = "") -> list[psutil.Process]:
     return found
 
 
+def command(process: psutil.Process) -> str:
+    """Its command line; "" when it is gone meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def agent_of(run_id: str, member: str) -> psutil.Process:
     """The agent of a member."""
-    return next(p for p in marked(run_id, member) if "executor_agent.agent" in p.cmdline())
+    return next(p for p in marked(run_id, member) if "executor_agent.agent" in command(p))
 
 
 def member_process_of(run_id: str, member: str) -> psutil.Process:
     """The process that runs the user's function."""
-    return next(p for p in marked(run_id, member) if "executor_agent.bootstrap" in p.cmdline())
+    return next(p for p in marked(run_id, member) if "executor_agent.bootstrap" in command(p))
 
 
 def sentinel_of(run_id: str, member: str) -> psutil.Process:
     """The sentinel of a member."""
     sentinel = agent_of(run_id, member).parent()
     assert sentinel is not None
-    assert "executor_agent.sentinel" in sentinel.cmdline()
+    assert "executor_agent.sentinel" in command(sentinel)
     return sentinel
 
 
@@ -59,7 +67,7 @@ def spark_worker_of(run_id: str, member: str) -> psutil.Process:
     """The Spark task's Python worker above a member."""
     worker = sentinel_of(run_id, member).parent()
     assert worker is not None
-    assert "pyspark.daemon" in " ".join(worker.cmdline())
+    assert "pyspark.daemon" in command(worker)
     return worker
 
 

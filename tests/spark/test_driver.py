@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.spark.helpers import DEADLINE, eventually, marked, wait_until_gone
+from tests.spark.helpers import DEADLINE, command, eventually, marked, wait_until_gone
 
 DRIVER = Path(__file__).parent / "programs" / "driver.py"
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_a_sigkilled_driver_leaves_nothing(start: Callable[..., Driver]) -> None
     """O13: the coordinator goes with it, and stops the members first."""
     driver = start("waiting")
     processes = driver.processes(driver.reached("waiting"))
-    assert any("coordinator.embedded" in process.cmdline() for process in processes)
+    assert any("coordinator.embedded" in command(process) for process in processes)
     driver.process.kill()
     driver.wait()
     wait_until_gone(processes, "survived the driver")
