@@ -81,7 +81,7 @@ def open_pidfd(identity: ProcessIdentity) -> int | None:
         fd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         raise
-    except OSError:
+    except (OSError, AttributeError):  # the kernel refuses, or this Python was built without
         fd = None
     if identity_of(identity.pid) == identity:
         return fd
