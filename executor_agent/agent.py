@@ -152,7 +152,6 @@ class Agent:
                 "local_dir": str(self._directory / supervision.LOCAL_DIRECTORY),
                 "log_dir": self._config.log_dir,
                 "model_dir": self._config.model_dir,
-                "env": dict(self._config.env),
                 "grace": self._config.grace,
             }
         )

@@ -6,7 +6,6 @@ It arrives in an anonymous file, never in argv or the environment: it holds the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 
@@ -28,7 +27,6 @@ class AgentConfig:
     directory: str
     grace: float
     connect_timeout: float
-    env: Mapping[str, str] = field(default_factory=dict)
     log_dir: str | None = None
     model_dir: str | None = None
 

@@ -26,12 +26,6 @@ def slots() -> int:
     return EXECUTORS * CORES
 
 
-@pytest.fixture(autouse=True)
-def _member_files_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Executors were started with the session's environment, so their files are in the default
-    place; nothing to do but to say so."""
-
-
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
     """A file whose appearance lets something go on."""
