@@ -66,9 +66,15 @@ class RunClient:
     def watch(self, run_id: model.RunId) -> Iterator[model.RunView]:
         """The run now and after changes, until it has ended; has no deadline of its own, ends
         with CoordinatorUnavailable when the coordinator does. Raises UnknownRun."""
-        request = run_pb.WatchRunRequest(run_id=run_id)
+        return self._views("WatchRun", run_pb.WatchRunRequest(run_id=run_id))
+
+    def own(self, run_id: model.RunId) -> Iterator[model.RunView]:
+        """As ``watch``, and says all the while that the run's owner is there."""
+        return self._views("OwnRun", run_pb.OwnRunRequest(run_id=run_id))
+
+    def _views(self, method: str, request: Any) -> Iterator[model.RunView]:
         try:
-            for response in self._stub.WatchRun(request, metadata=self._metadata):
+            for response in getattr(self._stub, method)(request, metadata=self._metadata):
                 yield wire.run_from_pb(response.run)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from None

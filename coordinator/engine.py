@@ -151,6 +151,10 @@ class Engine:
             if not watchers and self._watchers.get(run_id) is watchers:
                 del self._watchers[run_id]
 
+    def has_watchers(self, run_id: RunId) -> bool:
+        """Whether anybody follows the run."""
+        return bool(self._watchers.get(run_id))
+
     def check_invariants(self) -> None:
         """What must hold between events. Raises AssertionError."""
         self._machine.check_invariants()

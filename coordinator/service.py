@@ -54,6 +54,18 @@ class RunService(run_grpc.RunServiceServicer):
             async for view in views:
                 yield run_pb.WatchRunResponse(run=wire.run_to_pb(view, self._engine.wall_offset))
 
+    async def OwnRun(
+        self, request: run_pb.OwnRunRequest, context: Any
+    ) -> AsyncGenerator[run_pb.OwnRunResponse, None]:
+        run_id = RunId(request.run_id)
+        self._engine.feed(events.OwnerCame(run_id))
+        try:
+            async with aclosing(self._engine.watch(run_id)) as views:
+                async for view in views:
+                    yield run_pb.OwnRunResponse(run=wire.run_to_pb(view, self._engine.wall_offset))
+        finally:
+            self._engine.feed(events.OwnerLeft(run_id))
+
     async def StopRun(self, request: run_pb.StopRunRequest, context: Any) -> run_pb.StopRunResponse:
         grace = request.grace_seconds if request.HasField("grace_seconds") else None
         if grace is not None and (math.isnan(grace) or grace < 0):

@@ -220,6 +220,7 @@ def spec_to_pb(spec: model.RunSpec) -> pb.RunSpec:
         completion=[_role_to_pb(role) for role in spec.completion],
         python_version=spec.python_version,
         tflease_version=spec.tflease_version,
+        owner_timeout=None if spec.owner_timeout is None else duration(spec.owner_timeout),
     )
 
 

@@ -47,6 +47,20 @@ class OwnerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerCame:
+    """A session of the run's owner has opened."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLeft:
+    """A session of the run's owner has closed; it may come back."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
 class SchedulingReported:
     """What Spark says of slots and of members' tasks."""
 
@@ -143,6 +157,8 @@ Event = (
     RunCreated
     | StopRequested
     | OwnerLost
+    | OwnerCame
+    | OwnerLeft
     | SchedulingReported
     | TaskReturned
     | ReservationRequested

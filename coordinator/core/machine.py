@@ -37,6 +37,8 @@ class Machine:
                 return tuple(self._run(run_id).stop(reason, grace, now))
             case events.OwnerLost(run_id=run_id, reason=reason):
                 return tuple(self._run(run_id).stop(reason, None, now))
+            case events.OwnerCame(run_id=run_id) | events.OwnerLeft(run_id=run_id):
+                return tuple(self._run(run_id).own(event, now))
             case events.SchedulingReported(run_id=run_id):
                 return tuple(self._run(run_id).report_scheduling(event, now))
             case events.TaskReturned(run_id=run_id):

@@ -91,6 +91,7 @@ class Cause(enum.Enum):
     TASK_FAILED = "task failed"
     AGENT_LOST = "agent lost"
     GANG_INCOMPLETE = "gang incomplete"
+    UNREACHABLE = "peers unreachable"
     STOPPED = "stopped"
 
     @property
@@ -214,7 +215,8 @@ class RunSpec:
     """What a run is; fixed when it is created. Durations in seconds.
 
     ``completion``: the roles whose members must all finish for the run to be complete; empty
-    means the default rule (``completion.default_roles``).
+    means the default rule (``completion.default_roles``). ``owner_timeout``: how long the owner may
+    be away before the run is cancelled; None where the coordinator watches it by itself.
     """
 
     roles: Roles
@@ -227,6 +229,7 @@ class RunSpec:
     completion: frozenset[Role] = frozenset()
     python_version: str = ""
     tflease_version: str = ""
+    owner_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.roles.total == 0:
@@ -240,6 +243,8 @@ class RunSpec:
         for name in ("reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InvalidRun(f"{name}={getattr(self, name)}: must be more than 0 seconds")
+        if self.owner_timeout is not None and not 0 < self.owner_timeout < float("inf"):
+            raise InvalidRun(f"owner_timeout={self.owner_timeout}: must be more than 0 seconds")
         if self.beat_interval >= self.liveness_ttl:
             raise InvalidRun("beat_interval must be shorter than liveness_ttl")
         if self.liveness_ttl > self.fence_timeout:

@@ -6,10 +6,10 @@ from an older one changes nothing (R3). A refused event raises before anything i
 
 from __future__ import annotations
 
-from coordinator.core import completion, diagnosis, events, liveness, roster, verdict
+from coordinator.core import claims, completion, diagnosis, events, invariants, liveness, roster
+from coordinator.core import verdict as verdicts
 from coordinator.core.effects import (
     Effect,
-    Granted,
     Noted,
     RunChanged,
     SendStart,
@@ -17,7 +17,7 @@ from coordinator.core.effects import (
     StandBy,
 )
 from coordinator.core.ending import Ending, Kind
-from coordinator.core.errors import InvalidReservation, RunOver, StaleIncarnation
+from coordinator.core.errors import InvalidReservation, StaleIncarnation
 from coordinator.core.member import Member
 from coordinator.core.model import (
     Cause,
@@ -31,10 +31,8 @@ from coordinator.core.model import (
     RunView,
     Slots,
 )
+from coordinator.core.owner import OwnerClock
 from coordinator.core.transitions import MemberTrigger, RunTrigger, next_run_phase
-
-STAND_BY_DELAY = 2.0
-"""Seconds after which an attempt that stands by asks again."""
 
 _NEVER = float("inf")
 _ENDED = {
@@ -57,6 +55,7 @@ class Run:
         self._members = {slot: Member(slot, now) for slot in roster.members(spec.roles)}
         self._silence = liveness.SilenceWatch(self._members.values(), spec)
         self._forming_deadline = now + spec.reservation_timeout
+        self._owner = OwnerClock(spec.owner_timeout, now)
         self._cluster_spec: ClusterSpec = {}
         self._ending: Ending | None = None
         self._settled = False
@@ -72,6 +71,11 @@ class Run:
             hurried = self._ending.hurry(grace, now) if grace is not None else []
             return [*map(self._stop_command, hurried), *self._go_on(now)]
         return self._end(Kind.CANCELLED, RunTrigger.STOP_ASKED, reason, now, grace=grace)
+
+    def own(self, event: events.OwnerCame | events.OwnerLeft, now: float) -> list[Effect]:
+        """A session of the owner has opened, or closed: its clock begins with the last one."""
+        self._owner.attach() if isinstance(event, events.OwnerCame) else self._owner.detach(now)
+        return []
 
     def report_scheduling(self, event: events.SchedulingReported, now: float) -> list[Effect]:
         """Spark's word: it feeds the diagnosis, and ends the wait for a task that never comes."""
@@ -108,12 +112,12 @@ class Run:
     def _forming_task_returned(
         self, member: Member, report: ExitReport, now: float
     ) -> list[Effect]:
-        if member.is_watched and report.cause not in verdict.VACATING:
+        if member.is_watched and report.cause not in verdicts.VACATING:
             return self._process_ended(member, report, now)
         if member.is_watched:
             member.exit = report
             member.move(MemberTrigger.VACATE, now)
-        failure = verdict.of_task(member.id, report, member.executor)
+        failure = verdicts.of_task(member.id, report, member.executor)
         return self._end(Kind.FAILED, RunTrigger.FAILED, failure.summary, now, failure=failure)
 
     # -- events of a member ----------------------------------------------------------------
@@ -123,21 +127,15 @@ class Run:
         member = self._members.get(event.member)
         if member is None:
             raise InvalidReservation(f"run {self.run_id} has no {event.member}")
-        if self.phase not in (RunPhase.FORMING, RunPhase.RUNNING):
-            raise RunOver(f"run {self.run_id} is {self.phase.value}: nothing to join")
-        roster.check_fitness(self.spec, event.executor)
-        if member.incarnation == event.incarnation and member.is_watched:
+        given = claims.answer(self.phase, self.spec, member, event)
+        if isinstance(given, StandBy):
+            return [given]
+        if member.incarnation == event.incarnation:
             member.last_heard_at = max(member.last_heard_at, now)
-            return [Granted(self.run_id, member.id, event.incarnation)]
-        if member.has_been_held_by(event.incarnation):  # its process is gone: never a re-grant
-            raise StaleIncarnation(f"{event.incarnation} held {event.member} and is over")
-        vacant = member.phase in (MemberPhase.EXPECTED, MemberPhase.FENCED)
-        if self.phase is not RunPhase.FORMING or not vacant:
-            holder = f"{member.incarnation} on {member.executor}, {member.phase.value}"
-            return [StandBy(self.run_id, member.id, event.incarnation, holder, STAND_BY_DELAY)]
+            return [given]
         member.reserve(event.incarnation, event.executor, event.endpoint, now)
         self._silence.expect(member)
-        return [Granted(self.run_id, member.id, event.incarnation), *self._changed()]
+        return [given, *self._changed()]
 
     def attend(self, event: events.MemberEvent, now: float) -> list[Effect]:
         """Something from the holder of a slot."""
@@ -218,11 +216,11 @@ class Run:
     def _counted(self, report: ExitReport, generation: int) -> ExitReport:
         if self._ending is not None:
             return report
-        return verdict.unasked(report, generation, forming=self.phase is RunPhase.FORMING)
+        return verdicts.unasked(report, generation, forming=self.phase is RunPhase.FORMING)
 
     def _process_ended(self, member: Member, report: ExitReport, now: float) -> list[Effect]:
         member.exit = report
-        if self.phase is RunPhase.FORMING and report.cause in verdict.VACATING:
+        if self.phase is RunPhase.FORMING and report.cause in verdicts.VACATING:
             member.move(MemberTrigger.VACATE, now)
             if member.task.failed:
                 return self._fail_task(member, now)
@@ -320,6 +318,8 @@ class Run:
         self._silence.rearm()
         if now >= self._forming_deadline and self._ending is None:
             effects += self._time_out(now)
+        if now >= self._owner.deadline:
+            effects += self.stop(self._owner.reason, None, now)
         if self._ending is not None and not self.phase.is_terminal:
             effects += self._go_on(now)
         return effects
@@ -350,13 +350,14 @@ class Run:
         """When ``pass_time`` must be called at the latest; infinity after the end."""
         if self.phase.is_terminal:
             return _NEVER
-        ending = self._ending.next_deadline() if self._ending is not None else _NEVER
-        return min(self._forming_deadline, self._silence.next_at, ending)
+        own = self._owner.deadline if self._ending is None else self._ending.next_deadline()
+        return min(self._forming_deadline, self._silence.next_at, own)
 
     def extend(self, seconds: float) -> None:
         """The coordinator itself was away: extend everybody."""
         self._silence.extend(seconds)
         self._forming_deadline += seconds
+        self._owner.extend(seconds)
         if self._ending is not None:
             self._ending.extend(seconds)
 
@@ -384,13 +385,10 @@ class Run:
 
     def check_invariants(self) -> None:
         """What must hold between events. Raises AssertionError."""
-        members = list(self._members.values())
-        if self.phase.is_terminal:
-            assert self._settled
-            assert all(member.phase.has_ended for member in members), "live member, ended run"
-        else:
-            assert self.phase is RunPhase.RUNNING or self.next_deadline() < _NEVER, "no deadline"
-        for member in members:
-            if member.is_watched:
-                assert member.incarnation is not None
-                assert self._silence.next_at < _NEVER, f"{member.id} is not watched"
+        invariants.check_run(
+            self.phase,
+            self._members.values(),
+            settled=self._settled,
+            deadline=self.next_deadline(),
+            silence_deadline=self._silence.next_at,
+        )

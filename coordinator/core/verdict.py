@@ -113,6 +113,8 @@ def _what(report: ExitReport) -> str:
             return f"was lost: {report.message}"
         case Cause.PREEMPTED:
             return f"lost its Spark task ({report.reason or report.message})"
+        case Cause.UNREACHABLE:
+            return f"cannot reach its peers: {report.message}"
         case Cause.PEER_LOST:
             return f"lost a peer: {report.exception_type}: {report.message}"
         case _:

@@ -59,6 +59,7 @@ class Cause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAUSE_AGENT_LOST: _ClassVar[Cause]
     CAUSE_STOPPED: _ClassVar[Cause]
     CAUSE_GANG_INCOMPLETE: _ClassVar[Cause]
+    CAUSE_UNREACHABLE: _ClassVar[Cause]
 
 class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -102,6 +103,7 @@ CAUSE_TASK_FAILED: Cause
 CAUSE_AGENT_LOST: Cause
 CAUSE_STOPPED: Cause
 CAUSE_GANG_INCOMPLETE: Cause
+CAUSE_UNREACHABLE: Cause
 PROOF_UNSPECIFIED: Proof
 PROOF_SWEEP: Proof
 PROOF_KERNEL: Proof
@@ -153,7 +155,7 @@ class ExecutorInfo(_message.Message):
     def __init__(self, executor_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., pid: _Optional[int] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., directory: _Optional[str] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version")
+    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version", "owner_timeout")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +166,7 @@ class RunSpec(_message.Message):
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
     TFLEASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     name: str
     roles: RoleCounts
     reservation_timeout: _duration_pb2.Duration
@@ -174,7 +177,8 @@ class RunSpec(_message.Message):
     completion: _containers.RepeatedScalarFieldContainer[Role]
     python_version: str
     tflease_version: str
-    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ...) -> None: ...
+    owner_timeout: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., owner_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RoleGrace(_message.Message):
     __slots__ = ("role", "grace")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from coordinator.v1 import model_pb2 as coordinator_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n coordinator/v1/run_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\"M\n\x10\x43reateRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.coordinator.v1.RunSpec\"5\n\x11\x43reateRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"2\n\x0eGetRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"\x11\n\x0fListRunsRequest\"5\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.coordinator.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"4\n\x10WatchRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"^\n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x1a\n\rgrace_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"3\n\x0fStopRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"g\n\tTaskState\x12(\n\x06member\x18\x01 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x0f\n\x07running\x18\x02 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x08\x12\x0f\n\x07message\x18\x04 \x01(\t\"|\n\x17ReportSchedulingRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0btotal_slots\x18\x02 \x01(\x05\x12\x12\n\nbusy_slots\x18\x03 \x01(\x05\x12(\n\x05tasks\x18\x04 \x03(\x0b\x32\x19.coordinator.v1.TaskState\"\x1a\n\x18ReportSchedulingResponse\"\x8f\x01\n\x14ReportTaskEndRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12(\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x1a.coordinator.v1.ExitReport\"\x17\n\x15ReportTaskEndResponse2\xd8\x04\n\nRunService\x12P\n\tCreateRun\x12 .coordinator.v1.CreateRunRequest\x1a!.coordinator.v1.CreateRunResponse\x12G\n\x06GetRun\x12\x1d.coordinator.v1.GetRunRequest\x1a\x1e.coordinator.v1.GetRunResponse\x12M\n\x08ListRuns\x12\x1f.coordinator.v1.ListRunsRequest\x1a .coordinator.v1.ListRunsResponse\x12O\n\x08WatchRun\x12\x1f.coordinator.v1.WatchRunRequest\x1a .coordinator.v1.WatchRunResponse0\x01\x12J\n\x07StopRun\x12\x1e.coordinator.v1.StopRunRequest\x1a\x1f.coordinator.v1.StopRunResponse\x12\x65\n\x10ReportScheduling\x12\'.coordinator.v1.ReportSchedulingRequest\x1a(.coordinator.v1.ReportSchedulingResponse\x12\\\n\rReportTaskEnd\x12$.coordinator.v1.ReportTaskEndRequest\x1a%.coordinator.v1.ReportTaskEndResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n coordinator/v1/run_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\"M\n\x10\x43reateRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.coordinator.v1.RunSpec\"5\n\x11\x43reateRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"2\n\x0eGetRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"\x11\n\x0fListRunsRequest\"5\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.coordinator.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"4\n\x10WatchRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"\x1f\n\rOwnRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"2\n\x0eOwnRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"^\n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x1a\n\rgrace_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"3\n\x0fStopRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.coordinator.v1.Run\"g\n\tTaskState\x12(\n\x06member\x18\x01 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x0f\n\x07running\x18\x02 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x08\x12\x0f\n\x07message\x18\x04 \x01(\t\"|\n\x17ReportSchedulingRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0btotal_slots\x18\x02 \x01(\x05\x12\x12\n\nbusy_slots\x18\x03 \x01(\x05\x12(\n\x05tasks\x18\x04 \x03(\x0b\x32\x19.coordinator.v1.TaskState\"\x1a\n\x18ReportSchedulingResponse\"\x8f\x01\n\x14ReportTaskEndRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12(\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x1a.coordinator.v1.ExitReport\"\x17\n\x15ReportTaskEndResponse2\xa3\x05\n\nRunService\x12P\n\tCreateRun\x12 .coordinator.v1.CreateRunRequest\x1a!.coordinator.v1.CreateRunResponse\x12G\n\x06GetRun\x12\x1d.coordinator.v1.GetRunRequest\x1a\x1e.coordinator.v1.GetRunResponse\x12M\n\x08ListRuns\x12\x1f.coordinator.v1.ListRunsRequest\x1a .coordinator.v1.ListRunsResponse\x12O\n\x08WatchRun\x12\x1f.coordinator.v1.WatchRunRequest\x1a .coordinator.v1.WatchRunResponse0\x01\x12I\n\x06OwnRun\x12\x1d.coordinator.v1.OwnRunRequest\x1a\x1e.coordinator.v1.OwnRunResponse0\x01\x12J\n\x07StopRun\x12\x1e.coordinator.v1.StopRunRequest\x1a\x1f.coordinator.v1.StopRunResponse\x12\x65\n\x10ReportScheduling\x12\'.coordinator.v1.ReportSchedulingRequest\x1a(.coordinator.v1.ReportSchedulingResponse\x12\\\n\rReportTaskEnd\x12$.coordinator.v1.ReportTaskEndRequest\x1a%.coordinator.v1.ReportTaskEndResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,20 +48,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHRUNREQUEST']._serialized_end=406
   _globals['_WATCHRUNRESPONSE']._serialized_start=408
   _globals['_WATCHRUNRESPONSE']._serialized_end=460
-  _globals['_STOPRUNREQUEST']._serialized_start=462
-  _globals['_STOPRUNREQUEST']._serialized_end=556
-  _globals['_STOPRUNRESPONSE']._serialized_start=558
-  _globals['_STOPRUNRESPONSE']._serialized_end=609
-  _globals['_TASKSTATE']._serialized_start=611
-  _globals['_TASKSTATE']._serialized_end=714
-  _globals['_REPORTSCHEDULINGREQUEST']._serialized_start=716
-  _globals['_REPORTSCHEDULINGREQUEST']._serialized_end=840
-  _globals['_REPORTSCHEDULINGRESPONSE']._serialized_start=842
-  _globals['_REPORTSCHEDULINGRESPONSE']._serialized_end=868
-  _globals['_REPORTTASKENDREQUEST']._serialized_start=871
-  _globals['_REPORTTASKENDREQUEST']._serialized_end=1014
-  _globals['_REPORTTASKENDRESPONSE']._serialized_start=1016
-  _globals['_REPORTTASKENDRESPONSE']._serialized_end=1039
-  _globals['_RUNSERVICE']._serialized_start=1042
-  _globals['_RUNSERVICE']._serialized_end=1642
+  _globals['_OWNRUNREQUEST']._serialized_start=462
+  _globals['_OWNRUNREQUEST']._serialized_end=493
+  _globals['_OWNRUNRESPONSE']._serialized_start=495
+  _globals['_OWNRUNRESPONSE']._serialized_end=545
+  _globals['_STOPRUNREQUEST']._serialized_start=547
+  _globals['_STOPRUNREQUEST']._serialized_end=641
+  _globals['_STOPRUNRESPONSE']._serialized_start=643
+  _globals['_STOPRUNRESPONSE']._serialized_end=694
+  _globals['_TASKSTATE']._serialized_start=696
+  _globals['_TASKSTATE']._serialized_end=799
+  _globals['_REPORTSCHEDULINGREQUEST']._serialized_start=801
+  _globals['_REPORTSCHEDULINGREQUEST']._serialized_end=925
+  _globals['_REPORTSCHEDULINGRESPONSE']._serialized_start=927
+  _globals['_REPORTSCHEDULINGRESPONSE']._serialized_end=953
+  _globals['_REPORTTASKENDREQUEST']._serialized_start=956
+  _globals['_REPORTTASKENDREQUEST']._serialized_end=1099
+  _globals['_REPORTTASKENDRESPONSE']._serialized_start=1101
+  _globals['_REPORTTASKENDRESPONSE']._serialized_end=1124
+  _globals['_RUNSERVICE']._serialized_start=1127
+  _globals['_RUNSERVICE']._serialized_end=1802
 # @@protoc_insertion_point(module_scope)

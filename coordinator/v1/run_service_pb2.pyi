@@ -55,6 +55,18 @@ class WatchRunResponse(_message.Message):
     run: _model_pb2.Run
     def __init__(self, run: _Optional[_Union[_model_pb2.Run, _Mapping]] = ...) -> None: ...
 
+class OwnRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class OwnRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: _model_pb2.Run
+    def __init__(self, run: _Optional[_Union[_model_pb2.Run, _Mapping]] = ...) -> None: ...
+
 class StopRunRequest(_message.Message):
     __slots__ = ("run_id", "reason", "grace_seconds")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class RunServiceStub(object):
                 request_serializer=coordinator_dot_v1_dot_run__service__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=coordinator_dot_v1_dot_run__service__pb2.WatchRunResponse.FromString,
                 _registered_method=True)
+        self.OwnRun = channel.unary_stream(
+                '/coordinator.v1.RunService/OwnRun',
+                request_serializer=coordinator_dot_v1_dot_run__service__pb2.OwnRunRequest.SerializeToString,
+                response_deserializer=coordinator_dot_v1_dot_run__service__pb2.OwnRunResponse.FromString,
+                _registered_method=True)
         self.StopRun = channel.unary_unary(
                 '/coordinator.v1.RunService/StopRun',
                 request_serializer=coordinator_dot_v1_dot_run__service__pb2.StopRunRequest.SerializeToString,
@@ -105,6 +110,14 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OwnRun(self, request, context):
+        """The owner's session: as WatchRun, and while one is open the owner is there. When the last one
+        has closed, by whatever end, the run's owner_timeout begins; the run is cancelled after it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopRun(self, request, context):
         """Asks for the end of a run. Idempotent: the first reason stays.
         """
@@ -149,6 +162,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=coordinator_dot_v1_dot_run__service__pb2.WatchRunRequest.FromString,
                     response_serializer=coordinator_dot_v1_dot_run__service__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'OwnRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.OwnRun,
+                    request_deserializer=coordinator_dot_v1_dot_run__service__pb2.OwnRunRequest.FromString,
+                    response_serializer=coordinator_dot_v1_dot_run__service__pb2.OwnRunResponse.SerializeToString,
             ),
             'StopRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StopRun,
@@ -275,6 +293,33 @@ class RunService(object):
             '/coordinator.v1.RunService/WatchRun',
             coordinator_dot_v1_dot_run__service__pb2.WatchRunRequest.SerializeToString,
             coordinator_dot_v1_dot_run__service__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OwnRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/coordinator.v1.RunService/OwnRun',
+            coordinator_dot_v1_dot_run__service__pb2.OwnRunRequest.SerializeToString,
+            coordinator_dot_v1_dot_run__service__pb2.OwnRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

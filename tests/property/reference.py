@@ -57,7 +57,7 @@ class Reference:
             return tuple if holds else errors.StaleIncarnation
         if before is None:
             return errors.InvalidReservation
-        if run.phase not in OPEN:
+        if run.phase not in OPEN and (holds or not before.phase.is_live):
             return errors.RunOver
         if holds and (before.phase.is_live or before.phase is MemberPhase.LOST):
             return effects.Granted

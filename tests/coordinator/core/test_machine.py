@@ -101,6 +101,8 @@ def refusals() -> list[Refusal]:
         unknown: list[events.Event] = [
             events.StopRequested(OTHER, "x"),
             events.OwnerLost(OTHER, "x"),
+            events.OwnerCame(OTHER),
+            events.OwnerLeft(OTHER),
             events.SchedulingReported(OTHER, Slots()),
             reservation(OTHER, "worker:0", "worker:0/1"),
             task_returned(OTHER, "worker:0"),
@@ -117,8 +119,8 @@ def refusals() -> list[Refusal]:
     for state in (forming, running):
         unfit = reservation(RUN, "worker:1", "worker:1/9", python="3.12.1")
         found.append((state, unfit, ExecutorUnfit))
+    found.append((over, reservation(RUN, "worker:1", "worker:1/9"), RunOver))
     for state in (stopping, over):
-        found.append((state, reservation(RUN, "worker:1", "worker:1/9"), RunOver))
         found.append((state, reservation(RUN, "worker:1", "worker:1/1"), RunOver))
     return found
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from coordinator.core import events
+from coordinator.core.claims import STAND_BY_DELAY
 from coordinator.core.effects import Granted, SendStart, SendStop, StandBy
-from coordinator.core.errors import StaleIncarnation
+from coordinator.core.errors import RunOver, StaleIncarnation
 from coordinator.core.model import Cause, Endpoint, MemberPhase, Roles, RunPhase, TaskState
-from coordinator.core.run import STAND_BY_DELAY
 from tests.coordinator.core.scene import Scene, executor, told_to_start, told_to_stop
 
 
@@ -357,3 +357,16 @@ def test_a_paused_coordinator_blames_nobody_for_its_own_silence() -> None:
     assert scene.machine.next_deadline() == 115.0
     scene.wait(60)
     assert scene.phase is RunPhase.STOPPING, "the forming deadline was extended, not dropped"
+
+
+def test_a_second_attempt_stands_by_until_the_holder_is_gone_even_in_a_run_that_stops() -> None:
+    """R4: had its row come back first, Spark would kill the holder before it has saved."""
+    scene = Scene(Roles(chief=1, ps=1))
+    scene.form()
+    scene.end("chief:0")
+    assert scene.phase is RunPhase.STOPPING
+    (answer,) = scene.reserve("ps:0", "ps:0/2")
+    assert isinstance(answer, StandBy)
+    scene.end("ps:0", Cause.STOPPED)
+    with pytest.raises(RunOver):
+        scene.reserve("ps:0", "ps:0/2")
