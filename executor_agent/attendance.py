@@ -39,6 +39,12 @@ _JITTER = 0.1
 _MAX_NAMES, _MAX_NAME = 100, 200  # a larger message would be refused, and tried for ever
 _STEPS = 2**63
 
+_YIELDING_SECONDS = 5.0
+"""What an attempt that has stood by leaves to the one that held the slot, once the run is over:
+of two attempts Spark takes the row that comes first and kills the other. Both hear of the end at
+the same time, and the holder, which has a tree to prove gone and a result to hand over, needs a
+fraction of this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -180,8 +186,11 @@ class Membership:
             pause = min(pause * 2, _RETRY_MAX)
 
     async def _reserve(self, executor: ExecutorInfo, endpoint: Endpoint) -> Reservation:
+        """Raises MustStop; when it stood by for another attempt until the run was over, only
+        after that one had its time to be first (R4)."""
         give_up_at = time.monotonic() + self._connect_timeout
         pause = _RETRY_MIN
+        has_stood_by = False
         while True:
             asked_at = time.monotonic()
             try:
@@ -196,11 +205,14 @@ class Membership:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _RETRY_MAX)
             except errors.TfleaseError as error:
+                if has_stood_by and isinstance(error, errors.RunOver):
+                    await asyncio.sleep(_YIELDING_SECONDS)
                 raise MustStop(f"refused by the coordinator: {error}") from None
             else:
                 if reservation.is_granted:
                     self._outbox.proven_at = asked_at
                     return reservation
+                has_stood_by = True
                 give_up_at = time.monotonic() + self._connect_timeout
                 await asyncio.sleep(reservation.retry_delay * random.uniform(0.8, 1.2))
 

@@ -49,7 +49,9 @@ class MemberTask:
 
     ``members``: names ("worker:1") by partition. ``grace``: seconds by role name. ``payload``:
     the user's function and arguments, pickled by the driver and opened only in the member's own
-    process. ``connect_timeout``: seconds the coordinator may be out of reach.
+    process. ``connect_timeout``: seconds the coordinator may be out of reach. ``ports``: the first
+    and the last port that a member may listen on. ``network``: in CIDR notation; members advertise
+    their address in it.
     """
 
     members: tuple[str, ...]
@@ -63,6 +65,8 @@ class MemberTask:
     env: Mapping[str, str] = field(default_factory=dict)
     log_dir: str | None = None
     model_dir: str | None = None
+    ports: tuple[int, int] | None = None
+    network: str | None = None
 
     def for_members(self, members: tuple[str, ...]) -> MemberTask:
         """The same task for the partitions of one job."""
@@ -122,6 +126,8 @@ class MemberTask:
             connect_timeout=self.connect_timeout,
             log_dir=self.log_dir,
             model_dir=self.model_dir,
+            ports=self.ports,
+            network=self.network,
         )
         preload = [part for name in self.preload for part in ("--preload", name)]
         bootstrap = ["-m", "executor_agent.bootstrap", "--directory", str(directory)]

@@ -14,7 +14,9 @@ class AgentConfig:
     """Times in seconds.
 
     ``coordinator``: "host:port". ``grace``: what a stop leaves this member. ``connect_timeout``:
-    how long the coordinator may be out of reach before the member has a slot.
+    how long the coordinator may be out of reach before the member has a slot. ``ports``: the first
+    and the last port that the member may listen on; None: any. ``network``: in CIDR notation; the
+    member advertises its address in it. None: the address on the route to the coordinator.
     """
 
     coordinator: str
@@ -29,6 +31,8 @@ class AgentConfig:
     connect_timeout: float
     log_dir: str | None = None
     model_dir: str | None = None
+    ports: tuple[int, int] | None = None
+    network: str | None = None
 
     def to_json(self) -> str:
         """The text that ``from_json`` reads."""
@@ -38,6 +42,10 @@ class AgentConfig:
     def from_json(cls, text: str | bytes) -> AgentConfig:
         """Raises ValueError for anything but a complete configuration."""
         try:
-            return cls(**json.loads(text))
+            values = json.loads(text)
+            if values.get("ports") is not None:
+                first, last = values["ports"]
+                values["ports"] = (int(first), int(last))
+            return cls(**values)
         except TypeError as error:
             raise ValueError(f"broken agent configuration: {error}") from None
