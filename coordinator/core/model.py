@@ -92,6 +92,7 @@ class Cause(enum.Enum):
     AGENT_LOST = "agent lost"
     GANG_INCOMPLETE = "gang incomplete"
     UNREACHABLE = "peers unreachable"
+    STALLED = "stalled"
     STOPPED = "stopped"
 
     @property

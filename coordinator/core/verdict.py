@@ -29,6 +29,10 @@ def is_primary(report: ExitReport) -> bool:
     return report.cause.is_failure and report.cause is not Cause.PEER_LOST
 
 
+_SIGKILL = 9
+_TERM_SECONDS = 1.0
+"""What a sentinel leaves between SIGTERM and SIGKILL (``executor_agent.core.supervision``)."""
+
 VACATING = frozenset({Cause.PREEMPTED, Cause.AGENT_LOST, Cause.STOPPED})
 """Ends that say nothing of the program: while the gang forms, another attempt may take over."""
 
@@ -59,16 +63,35 @@ def decide(ends: Sequence[Observed]) -> Failure | None:
     if not failed:
         return None
     first = min(failed, key=_rank)  # min keeps the earliest among equals
-    summary = sentence(first)
+    stuck = [end for end in ends if _was_stuck(end.report)]
+    if first.report.cause is Cause.PEER_LOST and stuck:
+        return _failure(_stalled(stuck[0]), [*map(_stalled, stuck[1:]), *failed])
+    failure = _failure(first, failed)
     if first.report.cause is Cause.PEER_LOST:
-        summary += _missing_culprit(ends)
+        return replace(failure, summary=failure.summary + _missing_culprit(ends))
+    return failure
+
+
+def _failure(first: Observed, failed: Sequence[Observed]) -> Failure:
     return Failure(
         cause=first.report.cause,
-        summary=summary,
+        summary=sentence(first),
         member=first.member,
         exit=first.report,
         others=tuple(sentence(end) for end in failed if end is not first),
     )
+
+
+def _was_stuck(report: ExitReport) -> bool:
+    """It took SIGKILL after SIGTERM had had its time: a frozen process (SIGSTOP, a debugger), or
+    one in a system call that does not end. With a grace of 0 there is no SIGTERM."""
+    killed = report.cause is Cause.STOPPED and report.killed_by_us and report.signal == _SIGKILL
+    return killed and report.stop_seconds >= _TERM_SECONDS
+
+
+def _stalled(end: Observed) -> Observed:
+    """The others lost it, and it was there all the while: it is what they lost."""
+    return replace(end, report=replace(end.report, cause=Cause.STALLED))
 
 
 def _rank(end: Observed) -> tuple[bool, bool]:
@@ -113,6 +136,11 @@ def _what(report: ExitReport) -> str:
             return f"was lost: {report.message}"
         case Cause.PREEMPTED:
             return f"lost its Spark task ({report.reason or report.message})"
+        case Cause.STALLED:
+            return (
+                "was stuck or frozen: its peers gave it up, and when it was told to stop it did "
+                f"not even react to SIGTERM within {report.stop_seconds:.0f} s"
+            )
         case Cause.UNREACHABLE:
             return f"cannot reach its peers: {report.message}"
         case Cause.PEER_LOST:

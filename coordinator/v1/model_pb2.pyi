@@ -60,6 +60,7 @@ class Cause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAUSE_STOPPED: _ClassVar[Cause]
     CAUSE_GANG_INCOMPLETE: _ClassVar[Cause]
     CAUSE_UNREACHABLE: _ClassVar[Cause]
+    CAUSE_STALLED: _ClassVar[Cause]
 
 class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -104,6 +105,7 @@ CAUSE_AGENT_LOST: Cause
 CAUSE_STOPPED: Cause
 CAUSE_GANG_INCOMPLETE: Cause
 CAUSE_UNREACHABLE: Cause
+CAUSE_STALLED: Cause
 PROOF_UNSPECIFIED: Proof
 PROOF_SWEEP: Proof
 PROOF_KERNEL: Proof

@@ -102,3 +102,44 @@ def test_a_stop_of_its_own_accord_counts_as_lost_once_the_gang_works() -> None:
     lost = verdict.unasked(report, 1, forming=False)
     assert lost.cause is Cause.LOST_CONTACT
     assert lost.message == "it was stopped, and not by the coordinator: fenced"
+
+
+def frozen(slot: str, **facts: Any) -> verdict.Observed:
+    """Told to stop, it did not go before SIGKILL."""
+    facts = {"killed_by_us": True, "signal": 9, "stop_seconds": 6.0, **facts}
+    return end(slot, Cause.STOPPED, after_stop=True, **facts)
+
+
+def test_who_was_frozen_while_others_lost_a_peer_is_what_they_lost() -> None:
+    """E2: the first exception is an innocent's."""
+    lost = end("worker:0", Cause.PEER_LOST, exception_type="UnavailableError", message="closed")
+    failure = verdict.decide(
+        [lost, frozen("worker:1", log_tail="step 7"), end("ps:0", Cause.STOPPED)]
+    )
+    assert failure is not None
+    assert failure.cause is Cause.STALLED
+    assert failure.summary.startswith("worker:1 on node-a (executor 3) was stuck or frozen")
+    assert failure.exit is not None
+    assert failure.exit.log_tail == "step 7"
+    assert failure.others == (
+        "worker:0 on node-a (executor 3) lost a peer: UnavailableError: closed",
+    )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"signal": 15},  # it slept or waited, and SIGTERM ended it
+        {"stop_seconds": 0.02},  # its grace was 0: no SIGTERM was sent
+        {"killed_by_us": False},
+    ],
+)
+def test_who_obeyed_or_was_given_no_time_is_not_called_frozen(facts: dict[str, Any]) -> None:
+    lost = end("worker:0", Cause.PEER_LOST)
+    assert blamed(lost, frozen("worker:1", **facts)) == "worker:0"
+
+
+def test_a_primary_cause_outranks_who_was_frozen() -> None:
+    crashed = end("worker:2", Cause.KILLED_BY_SIGNAL, signal=11)
+    ends = (end("worker:0", Cause.PEER_LOST), frozen("worker:1"), crashed)
+    assert blamed(*ends) == "worker:2"
