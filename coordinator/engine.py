@@ -80,9 +80,15 @@ class Engine:
             return self._requests[request_id]
         run_id = RunId(secrets.token_hex(6))
         self.feed(events.RunCreated(run_id, spec))
+        self._forget_what_the_machine_forgot()
         if request_id:
             self._requests[request_id] = run_id
         return run_id
+
+    def _forget_what_the_machine_forgot(self) -> None:
+        known = set(self._machine.run_ids())
+        self._requests = {asked: run for asked, run in self._requests.items() if run in known}
+        self._specs = {run: spec for run, spec in self._specs.items() if run in known}
 
     def open_session(
         self, run_id: RunId, member: MemberId, incarnation: IncarnationId, session: Session

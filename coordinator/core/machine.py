@@ -14,6 +14,9 @@ from coordinator.core.errors import InvalidRun, UnknownRun
 from coordinator.core.model import RunId, RunView
 from coordinator.core.run import Run
 
+KEPT_RUNS = 100
+"""So many runs that have ended are remembered; with each new run older ones are forgotten."""
+
 
 class Machine:
     """All runs of one coordinator."""
@@ -31,6 +34,7 @@ class Machine:
             case events.RunCreated(run_id=run_id, spec=spec):
                 if run_id in self._runs:
                     raise InvalidRun(f"run {run_id} exists already")
+                self._forget_old()
                 self._runs[run_id] = Run(run_id, spec, now)
                 return (RunChanged(run_id),)
             case events.StopRequested(run_id=run_id, reason=reason, grace=grace):
@@ -53,6 +57,11 @@ class Machine:
                 return tuple(effect for run in self._due(now) for effect in run.pass_time(now))
             case _:
                 return tuple(self._run(event.run_id).attend(event, now))
+
+    def _forget_old(self) -> None:
+        ended = [run_id for run_id, run in self._runs.items() if run.phase.is_terminal]
+        for run_id in ended[: max(0, len(ended) - KEPT_RUNS)]:
+            del self._runs[run_id]
 
     def _due(self, now: float) -> list[Run]:
         return [run for run in self._runs.values() if run.next_deadline() <= now]

@@ -17,7 +17,7 @@ from coordinator.core.errors import (
     TfleaseError,
     UnknownRun,
 )
-from coordinator.core.machine import Machine
+from coordinator.core.machine import KEPT_RUNS, Machine
 from coordinator.core.model import (
     Cause,
     Endpoint,
@@ -217,3 +217,20 @@ def test_time_that_passes_early_is_harmless() -> None:
     for _ in range(3):
         assert scene.handle(events.TimePassed()) == ()
     assert scene.view == before
+
+
+def test_of_the_runs_that_have_ended_only_the_latest_are_remembered() -> None:
+    """A daemon lives for months."""
+    machine = Machine()
+    spec = RunSpec(roles=Roles(worker=1))
+    living = RunId("living")
+    machine.handle(events.RunCreated(living, spec), 0.0)
+    for number in range(KEPT_RUNS + 5):
+        run = RunId(f"run-{number}")
+        machine.handle(events.RunCreated(run, spec), 0.0)
+        machine.handle(events.StopRequested(run, "enough"), 0.0)
+    machine.handle(events.RunCreated(RunId("last"), spec), 0.0)
+    known = machine.run_ids()
+    assert len(known) == KEPT_RUNS + 2
+    assert {living, "last", f"run-{KEPT_RUNS + 4}"} <= set(known)
+    assert "run-0" not in known
