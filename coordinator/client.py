@@ -20,6 +20,8 @@ from coordinator.core import model
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.security import call_metadata
 from coordinator.status import error_from_rpc
+from coordinator.v1 import log_service_pb2 as log_pb
+from coordinator.v1 import log_service_pb2_grpc as log_grpc
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
 from coordinator.v1 import run_service_pb2 as run_pb
@@ -45,6 +47,7 @@ class RunClient:
     def __init__(self, address: str, token: str) -> None:
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._stub = run_grpc.RunServiceStub(self._channel)
+        self._logs = log_grpc.LogServiceStub(self._channel)
         self._metadata = call_metadata(token)
 
     def create(self, spec: model.RunSpec, request_id: str | None = None) -> model.RunView:
@@ -80,6 +83,24 @@ class RunClient:
             raise error_from_rpc(error) from None
         except ValueError as error:  # grpc's word for a channel that was closed before
             raise CoordinatorUnavailable(str(error)) from None
+
+    def read_log(
+        self,
+        run_id: model.RunId,
+        member: model.MemberId,
+        offset: int | None = None,
+        max_bytes: int = 0,
+    ) -> model.LogChunk:
+        """A piece of a member's log from byte ``offset`` on, or its end; 0: as much as one answer
+        holds. Raises UnknownRun, InvalidReservation, LogUnavailable, Unauthenticated,
+        CoordinatorUnavailable."""
+        request = log_pb.ReadLogRequest(
+            run_id=run_id,
+            member=wire.member_id_to_pb(member),
+            offset=offset,
+            max_bytes=max_bytes,
+        )
+        return wire.log_chunk_from_pb(self._call("ReadLog", request, self._logs))
 
     def stop(self, run_id: model.RunId, reason: str, grace: float | None = None) -> model.RunView:
         """Idempotent. Raises UnknownRun, Unauthenticated, CoordinatorUnavailable."""
@@ -121,9 +142,9 @@ class RunClient:
         )
         self._call("ReportTaskEnd", request)
 
-    def _call(self, method: str, request: Any) -> Any:
+    def _call(self, method: str, request: Any, stub: Any = None) -> Any:
         try:
-            return getattr(self._stub, method)(
+            return getattr(stub or self._stub, method)(
                 request, metadata=self._metadata, timeout=CALL_TIMEOUT
             )
         except grpc.RpcError as error:
@@ -171,7 +192,7 @@ class Stop:
     grace: float
 
 
-Command = Acknowledged | Start | Stop
+Command = Acknowledged | Start | Stop | model.ReadLog
 
 
 class ReservationClient:
@@ -313,6 +334,17 @@ class Attendance:
         message = reservation_pb.ProcessExited(generation=generation, exit=wire.exit_to_pb(report))
         await self._send(sequence, process_exited=message)
 
+    async def log_chunk(self, request_id: str, chunk: model.LogChunk) -> None:
+        """The answer to a ``ReadLog``; not numbered, because it is not sent again."""
+        message = reservation_pb.LogChunk(
+            request_id=request_id, offset=chunk.offset or 0, data=chunk.data, size=chunk.size
+        )
+        await self._send(0, log_chunk=message)
+
+    async def log_refused(self, request_id: str, why: str) -> None:
+        """The other answer to a ``ReadLog``."""
+        await self._send(0, log_chunk=reservation_pb.LogChunk(request_id=request_id, error=why))
+
     async def goodbye(self, sequence: int, reason: str) -> None:
         """Says that nothing more will come, and ends the session."""
         await self._send(sequence, goodbye=reservation_pb.Goodbye(reason=reason))
@@ -331,6 +363,10 @@ class Attendance:
                     case "stop":
                         grace = wire.seconds(response.stop.grace)
                         yield Stop(response.stop.generation, response.stop.reason, grace)
+                    case "read_log":
+                        asked = response.read_log
+                        offset = asked.offset if asked.HasField("offset") else None
+                        yield model.ReadLog(asked.request_id, offset, asked.max_bytes)
                     case _:
                         continue  # a command newer than this agent
         except _SESSION_IS_OVER as error:

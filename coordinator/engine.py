@@ -18,7 +18,8 @@ from typing import Protocol
 from coordinator.core import effects, events
 from coordinator.core.errors import StaleIncarnation
 from coordinator.core.machine import Machine
-from coordinator.core.model import IncarnationId, MemberId, RunId, RunSpec, RunView
+from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId, RunSpec, RunView
+from coordinator.log_requests import LogRequests
 
 _log = logging.getLogger("tflease.coordinator")
 
@@ -36,7 +37,7 @@ WATCH_INTERVAL = 0.1
 class Session(Protocol):
     """A member's open stream."""
 
-    def send(self, command: effects.SendStart | effects.SendStop) -> None:
+    def send(self, command: effects.SendStart | effects.SendStop | ReadLog) -> None:
         """Queues a command; never blocks."""
 
     def close(self) -> None:
@@ -54,6 +55,7 @@ class Engine:
         self._machine = Machine()
         self._clock = clock
         self._wall = wall
+        self.logs = LogRequests()
         self._sessions: dict[tuple[RunId, IncarnationId], Session] = {}
         self._watchers: dict[RunId, set[asyncio.Event]] = {}
         self._requests: dict[str, RunId] = {}
@@ -156,6 +158,10 @@ class Engine:
             watchers.discard(changed)
             if not watchers and self._watchers.get(run_id) is watchers:
                 del self._watchers[run_id]
+
+    def session(self, run_id: RunId, incarnation: IncarnationId | None) -> Session | None:
+        """The open stream of an incarnation; None when it has none."""
+        return None if incarnation is None else self._sessions.get((run_id, incarnation))
 
     def has_watchers(self, run_id: RunId) -> bool:
         """Whether anybody follows the run."""

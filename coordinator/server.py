@@ -23,9 +23,12 @@ from coordinator.core.errors import (
     TfleaseError,
 )
 from coordinator.engine import Engine
+from coordinator.log_service import LogService
 from coordinator.security import TokenInterceptor
 from coordinator.service import ReservationService, RunService
 from coordinator.v1 import (
+    log_service_pb2,
+    log_service_pb2_grpc,
     reservation_service_pb2,
     reservation_service_pb2_grpc,
     run_service_pb2,
@@ -56,6 +59,7 @@ ENDING_TIME = 1.0
 SERVICE_NAMES = (
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
     reservation_service_pb2.DESCRIPTOR.services_by_name["ReservationService"].full_name,
+    log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
 )
 
 
@@ -146,7 +150,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _parser(parse: Callable[[bytes], Any], method: str) -> Callable[[Any], Any]:
-    refusal = InvalidReservation if "ReservationService/" in method else InvalidRun
+    refusal = InvalidRun if "RunService/" in method else InvalidReservation
 
     def parse_or_refuse(data: bytes) -> Any:
         try:
@@ -187,6 +191,7 @@ class Server:
         reservation_service_pb2_grpc.add_ReservationServiceServicer_to_server(
             ReservationService(engine), self._server
         )
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(engine), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -12,12 +12,22 @@ from typing import Any
 from coordinator import wire
 from coordinator.core import effects, events
 from coordinator.core.errors import InvalidReservation, InvalidRun
-from coordinator.core.model import IncarnationId, MemberId, RunId, Slots, TaskState
+from coordinator.core.model import (
+    IncarnationId,
+    LogChunk,
+    MemberId,
+    ReadLog,
+    RunId,
+    Slots,
+    TaskState,
+)
 from coordinator.engine import Engine
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
 from coordinator.v1 import run_service_pb2 as run_pb
 from coordinator.v1 import run_service_pb2_grpc as run_grpc
+
+_Command = effects.SendStart | effects.SendStop | ReadLog
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a new session has for its first message."""
@@ -178,10 +188,20 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
 
     async def _read(self, session: _Session, context: Any) -> None:
         while isinstance(message := await context.read(), reservation_pb.AttendRequest):
+            if message.HasField("log_chunk"):  # no report: it has no number to acknowledge
+                self._take_log(message.log_chunk)
+                continue
             event = _event_from(message, session)
             if event is not None:
                 self._engine.feed(event)
             session.acknowledge(message.sequence)
+
+    def _take_log(self, message: reservation_pb.LogChunk) -> None:
+        if message.error:
+            self._engine.logs.refused(message.request_id, message.error)
+            return
+        chunk = LogChunk(message.offset, message.data, message.size)
+        self._engine.logs.answered(message.request_id, chunk)
 
     async def _write(self, session: _Session, context: Any) -> None:
         while not session.is_drained:
@@ -193,9 +213,12 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 acknowledgement = reservation_pb.Acknowledgement(sequence=sequence)
                 await context.write(reservation_pb.AttendResponse(acknowledgement=acknowledgement))
 
-    def _command(
-        self, command: effects.SendStart | effects.SendStop
-    ) -> reservation_pb.AttendResponse:
+    def _command(self, command: _Command) -> reservation_pb.AttendResponse:
+        if isinstance(command, ReadLog):
+            question = reservation_pb.ReadLogCommand(
+                request_id=command.request_id, offset=command.offset, max_bytes=command.max_bytes
+            )
+            return reservation_pb.AttendResponse(read_log=question)
         if isinstance(command, effects.SendStart):
             if self._packed[0] is not command.spec:
                 self._packed = (command.spec, wire.pack_cluster_spec(command.spec))
@@ -218,12 +241,12 @@ class _Session:
         self.run_id = run_id
         self.member = member
         self.incarnation = IncarnationId(incarnation)
-        self._commands: deque[effects.SendStart | effects.SendStop] = deque()
+        self._commands: deque[_Command] = deque()
         self._sequence: int | None = None
         self._closed = False
         self._something = asyncio.Event()
 
-    def send(self, command: effects.SendStart | effects.SendStop) -> None:
+    def send(self, command: _Command) -> None:
         self._commands.append(command)
         self._something.set()
 
@@ -243,7 +266,7 @@ class _Session:
         await self._something.wait()
         self._something.clear()
 
-    def take_commands(self) -> list[effects.SendStart | effects.SendStop]:
+    def take_commands(self) -> list[_Command]:
         taken = list(self._commands)
         self._commands.clear()
         return taken

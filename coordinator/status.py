@@ -26,6 +26,7 @@ CODES: dict[type[errors.TfleaseError], grpc.StatusCode] = {
     errors.UnknownRun: grpc.StatusCode.NOT_FOUND,
     errors.RunOver: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ExecutorUnfit: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.LogUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleIncarnation: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CoordinatorUnavailable: grpc.StatusCode.UNAVAILABLE,
 }

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordinator.core import model
 from coordinator.core.errors import InvalidReservation, InvalidRun
+from coordinator.v1 import log_service_pb2 as log_pb
 from coordinator.v1 import model_pb2 as pb
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 
@@ -317,6 +318,18 @@ def run_from_pb(message: pb.Run) -> model.RunView:
         settled=message.settled,
         diagnosis=tuple(message.diagnosis),
     )
+
+
+# -- logs ------------------------------------------------------------------------------------
+
+
+def log_chunk_to_pb(chunk: model.LogChunk) -> log_pb.ReadLogResponse:
+    return log_pb.ReadLogResponse(offset=chunk.offset, data=chunk.data, size=chunk.size)
+
+
+def log_chunk_from_pb(message: log_pb.ReadLogResponse) -> model.LogChunk:
+    offset = message.offset if message.HasField("offset") else None
+    return model.LogChunk(offset, message.data, message.size)
 
 
 # -- cluster specs ---------------------------------------------------------------------------

@@ -119,6 +119,12 @@ class ExecutorUnfit(TfleaseError):
     reason = "EXECUTOR_UNFIT"
 
 
+class LogUnavailable(TfleaseError):
+    """There is nobody to read the member's log; the message says where it should be."""
+
+    reason = "LOG_UNAVAILABLE"
+
+
 class StaleIncarnation(TfleaseError):
     """Another task attempt holds the slot, or nobody does: stop."""
 

@@ -368,3 +368,23 @@ class RunView:
     settled: bool = False
     slots: Slots = Slots()
     diagnosis: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """A piece of a member's log. ``offset``: where it begins, in bytes; None where that is not
+    known, because only the tail of an ended member's log is left. ``size``: of the whole log now.
+    """
+
+    offset: int | None
+    data: bytes = field(repr=False)
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Asks an agent for a piece of its member's log. ``offset`` None: its end."""
+
+    request_id: str
+    offset: int | None
+    max_bytes: int

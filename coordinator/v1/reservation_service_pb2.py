@@ -26,7 +26,7 @@ from coordinator.v1 import model_pb2 as coordinator_dot_v1_dot_model__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(coordinator/v1/reservation_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbb\x01\n\x0eReserveRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12.\n\x08\x65xecutor\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ExecutorInfo\x12*\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x18.coordinator.v1.Endpoint\"\xbe\x02\n\x0fReserveResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.coordinator.v1.ReserveResponse.Outcome\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06holder\x18\x03 \x01(\t\x12\x30\n\rbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rfence_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_GRANTED\x10\x01\x12\x14\n\x10OUTCOME_STAND_BY\x10\x02\"\x88\x03\n\rAttendRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05hello\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.AgentHelloH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.coordinator.v1.HeartbeatH\x00\x12\x35\n\rprocess_ready\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ProcessReadyH\x00\x12\x33\n\x0cmain_entered\x18\x05 \x01(\x0b\x32\x1b.coordinator.v1.MainEnteredH\x00\x12,\n\x08progress\x18\x06 \x01(\x0b\x32\x18.coordinator.v1.ProgressH\x00\x12\x37\n\x0eprocess_exited\x18\x07 \x01(\x0b\x32\x1d.coordinator.v1.ProcessExitedH\x00\x12*\n\x07goodbye\x18\x08 \x01(\x0b\x32\x17.coordinator.v1.GoodbyeH\x00\x42\t\n\x07message\"[\n\nAgentHello\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"\x0b\n\tHeartbeat\"}\n\x0cProcessReady\x12<\n\x08versions\x18\x01 \x03(\x0b\x32*.coordinator.v1.ProcessReady.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0bMainEntered\x12\x12\n\ngeneration\x18\x01 \x01(\x05\"\x94\x01\n\x08Progress\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x36\n\x07metrics\x18\x03 \x03(\x0b\x32%.coordinator.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"M\n\rProcessExited\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.ExitReport\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xb3\x01\n\x0e\x41ttendResponse\x12:\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1f.coordinator.v1.AcknowledgementH\x00\x12-\n\x05start\x18\x02 \x01(\x0b\x32\x1c.coordinator.v1.StartCommandH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.coordinator.v1.StopCommandH\x00\x42\t\n\x07message\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"=\n\x0cStartCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x19\n\x11\x63luster_spec_zlib\x18\x02 \x01(\x0c\"z\n\x0b\x43lusterSpec\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x1f.coordinator.v1.ClusterSpec.Job\x1a<\n\x03Job\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.coordinator.v1.Role\x12\x11\n\taddresses\x18\x02 \x03(\t\"[\n\x0bStopCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xad\x01\n\x12ReservationService\x12J\n\x07Reserve\x12\x1e.coordinator.v1.ReserveRequest\x1a\x1f.coordinator.v1.ReserveResponse\x12K\n\x06\x41ttend\x12\x1d.coordinator.v1.AttendRequest\x1a\x1e.coordinator.v1.AttendResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(coordinator/v1/reservation_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbb\x01\n\x0eReserveRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12.\n\x08\x65xecutor\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ExecutorInfo\x12*\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x18.coordinator.v1.Endpoint\"\xbe\x02\n\x0fReserveResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.coordinator.v1.ReserveResponse.Outcome\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06holder\x18\x03 \x01(\t\x12\x30\n\rbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rfence_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_GRANTED\x10\x01\x12\x14\n\x10OUTCOME_STAND_BY\x10\x02\"\xb7\x03\n\rAttendRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05hello\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.AgentHelloH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.coordinator.v1.HeartbeatH\x00\x12\x35\n\rprocess_ready\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ProcessReadyH\x00\x12\x33\n\x0cmain_entered\x18\x05 \x01(\x0b\x32\x1b.coordinator.v1.MainEnteredH\x00\x12,\n\x08progress\x18\x06 \x01(\x0b\x32\x18.coordinator.v1.ProgressH\x00\x12\x37\n\x0eprocess_exited\x18\x07 \x01(\x0b\x32\x1d.coordinator.v1.ProcessExitedH\x00\x12*\n\x07goodbye\x18\x08 \x01(\x0b\x32\x17.coordinator.v1.GoodbyeH\x00\x12-\n\tlog_chunk\x18\t \x01(\x0b\x32\x18.coordinator.v1.LogChunkH\x00\x42\t\n\x07message\"[\n\nAgentHello\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"\x0b\n\tHeartbeat\"}\n\x0cProcessReady\x12<\n\x08versions\x18\x01 \x03(\x0b\x32*.coordinator.v1.ProcessReady.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0bMainEntered\x12\x12\n\ngeneration\x18\x01 \x01(\x05\"\x94\x01\n\x08Progress\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x36\n\x07metrics\x18\x03 \x03(\x0b\x32%.coordinator.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"M\n\rProcessExited\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.ExitReport\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"Y\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\xe7\x01\n\x0e\x41ttendResponse\x12:\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1f.coordinator.v1.AcknowledgementH\x00\x12-\n\x05start\x18\x02 \x01(\x0b\x32\x1c.coordinator.v1.StartCommandH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.coordinator.v1.StopCommandH\x00\x12\x32\n\x08read_log\x18\x04 \x01(\x0b\x32\x1e.coordinator.v1.ReadLogCommandH\x00\x42\t\n\x07message\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"=\n\x0cStartCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x19\n\x11\x63luster_spec_zlib\x18\x02 \x01(\x0c\"z\n\x0b\x43lusterSpec\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x1f.coordinator.v1.ClusterSpec.Job\x1a<\n\x03Job\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.coordinator.v1.Role\x12\x11\n\taddresses\x18\x02 \x03(\t\"[\n\x0bStopCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x0eReadLogCommand\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x06offset\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tmax_bytes\x18\x03 \x01(\x05\x42\t\n\x07_offset2\xad\x01\n\x12ReservationService\x12J\n\x07Reserve\x12\x1e.coordinator.v1.ReserveRequest\x1a\x1f.coordinator.v1.ReserveResponse\x12K\n\x06\x41ttend\x12\x1d.coordinator.v1.AttendRequest\x1a\x1e.coordinator.v1.AttendResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,37 +44,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESERVERESPONSE_OUTCOME']._serialized_start=552
   _globals['_RESERVERESPONSE_OUTCOME']._serialized_end=629
   _globals['_ATTENDREQUEST']._serialized_start=632
-  _globals['_ATTENDREQUEST']._serialized_end=1024
-  _globals['_AGENTHELLO']._serialized_start=1026
-  _globals['_AGENTHELLO']._serialized_end=1117
-  _globals['_HEARTBEAT']._serialized_start=1119
-  _globals['_HEARTBEAT']._serialized_end=1130
-  _globals['_PROCESSREADY']._serialized_start=1132
-  _globals['_PROCESSREADY']._serialized_end=1257
-  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_start=1210
-  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_end=1257
-  _globals['_MAINENTERED']._serialized_start=1259
-  _globals['_MAINENTERED']._serialized_end=1292
-  _globals['_PROGRESS']._serialized_start=1295
-  _globals['_PROGRESS']._serialized_end=1443
-  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1397
-  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1443
-  _globals['_PROCESSEXITED']._serialized_start=1445
-  _globals['_PROCESSEXITED']._serialized_end=1522
-  _globals['_GOODBYE']._serialized_start=1524
-  _globals['_GOODBYE']._serialized_end=1549
-  _globals['_ATTENDRESPONSE']._serialized_start=1552
-  _globals['_ATTENDRESPONSE']._serialized_end=1731
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1733
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1768
-  _globals['_STARTCOMMAND']._serialized_start=1770
-  _globals['_STARTCOMMAND']._serialized_end=1831
-  _globals['_CLUSTERSPEC']._serialized_start=1833
-  _globals['_CLUSTERSPEC']._serialized_end=1955
-  _globals['_CLUSTERSPEC_JOB']._serialized_start=1895
-  _globals['_CLUSTERSPEC_JOB']._serialized_end=1955
-  _globals['_STOPCOMMAND']._serialized_start=1957
-  _globals['_STOPCOMMAND']._serialized_end=2048
-  _globals['_RESERVATIONSERVICE']._serialized_start=2051
-  _globals['_RESERVATIONSERVICE']._serialized_end=2224
+  _globals['_ATTENDREQUEST']._serialized_end=1071
+  _globals['_AGENTHELLO']._serialized_start=1073
+  _globals['_AGENTHELLO']._serialized_end=1164
+  _globals['_HEARTBEAT']._serialized_start=1166
+  _globals['_HEARTBEAT']._serialized_end=1177
+  _globals['_PROCESSREADY']._serialized_start=1179
+  _globals['_PROCESSREADY']._serialized_end=1304
+  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_start=1257
+  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_end=1304
+  _globals['_MAINENTERED']._serialized_start=1306
+  _globals['_MAINENTERED']._serialized_end=1339
+  _globals['_PROGRESS']._serialized_start=1342
+  _globals['_PROGRESS']._serialized_end=1490
+  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1444
+  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1490
+  _globals['_PROCESSEXITED']._serialized_start=1492
+  _globals['_PROCESSEXITED']._serialized_end=1569
+  _globals['_GOODBYE']._serialized_start=1571
+  _globals['_GOODBYE']._serialized_end=1596
+  _globals['_LOGCHUNK']._serialized_start=1598
+  _globals['_LOGCHUNK']._serialized_end=1687
+  _globals['_ATTENDRESPONSE']._serialized_start=1690
+  _globals['_ATTENDRESPONSE']._serialized_end=1921
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1923
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1958
+  _globals['_STARTCOMMAND']._serialized_start=1960
+  _globals['_STARTCOMMAND']._serialized_end=2021
+  _globals['_CLUSTERSPEC']._serialized_start=2023
+  _globals['_CLUSTERSPEC']._serialized_end=2145
+  _globals['_CLUSTERSPEC_JOB']._serialized_start=2085
+  _globals['_CLUSTERSPEC_JOB']._serialized_end=2145
+  _globals['_STOPCOMMAND']._serialized_start=2147
+  _globals['_STOPCOMMAND']._serialized_end=2238
+  _globals['_READLOGCOMMAND']._serialized_start=2240
+  _globals['_READLOGCOMMAND']._serialized_end=2327
+  _globals['_RESERVATIONSERVICE']._serialized_start=2330
+  _globals['_RESERVATIONSERVICE']._serialized_end=2503
 # @@protoc_insertion_point(module_scope)

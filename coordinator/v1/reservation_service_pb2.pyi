@@ -48,7 +48,7 @@ class ReserveResponse(_message.Message):
     def __init__(self, outcome: _Optional[_Union[ReserveResponse.Outcome, str]] = ..., retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., holder: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttendRequest(_message.Message):
-    __slots__ = ("sequence", "hello", "heartbeat", "process_ready", "main_entered", "progress", "process_exited", "goodbye")
+    __slots__ = ("sequence", "hello", "heartbeat", "process_ready", "main_entered", "progress", "process_exited", "goodbye", "log_chunk")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class AttendRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PROCESS_EXITED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    LOG_CHUNK_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     hello: AgentHello
     heartbeat: Heartbeat
@@ -65,7 +66,8 @@ class AttendRequest(_message.Message):
     progress: Progress
     process_exited: ProcessExited
     goodbye: Goodbye
-    def __init__(self, sequence: _Optional[int] = ..., hello: _Optional[_Union[AgentHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., process_ready: _Optional[_Union[ProcessReady, _Mapping]] = ..., main_entered: _Optional[_Union[MainEntered, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., process_exited: _Optional[_Union[ProcessExited, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    log_chunk: LogChunk
+    def __init__(self, sequence: _Optional[int] = ..., hello: _Optional[_Union[AgentHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., process_ready: _Optional[_Union[ProcessReady, _Mapping]] = ..., main_entered: _Optional[_Union[MainEntered, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., process_exited: _Optional[_Union[ProcessExited, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., log_chunk: _Optional[_Union[LogChunk, _Mapping]] = ...) -> None: ...
 
 class AgentHello(_message.Message):
     __slots__ = ("run_id", "member", "incarnation")
@@ -131,15 +133,31 @@ class Goodbye(_message.Message):
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
+class LogChunk(_message.Message):
+    __slots__ = ("request_id", "offset", "data", "size", "error")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    offset: int
+    data: bytes
+    size: int
+    error: str
+    def __init__(self, request_id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., size: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
 class AttendResponse(_message.Message):
-    __slots__ = ("acknowledgement", "start", "stop")
+    __slots__ = ("acknowledgement", "start", "stop", "read_log")
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    READ_LOG_FIELD_NUMBER: _ClassVar[int]
     acknowledgement: Acknowledgement
     start: StartCommand
     stop: StopCommand
-    def __init__(self, acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., start: _Optional[_Union[StartCommand, _Mapping]] = ..., stop: _Optional[_Union[StopCommand, _Mapping]] = ...) -> None: ...
+    read_log: ReadLogCommand
+    def __init__(self, acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., start: _Optional[_Union[StartCommand, _Mapping]] = ..., stop: _Optional[_Union[StopCommand, _Mapping]] = ..., read_log: _Optional[_Union[ReadLogCommand, _Mapping]] = ...) -> None: ...
 
 class Acknowledgement(_message.Message):
     __slots__ = ("sequence",)
@@ -177,3 +195,13 @@ class StopCommand(_message.Message):
     reason: str
     grace: _duration_pb2.Duration
     def __init__(self, generation: _Optional[int] = ..., reason: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class ReadLogCommand(_message.Message):
+    __slots__ = ("request_id", "offset", "max_bytes")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    offset: int
+    max_bytes: int
+    def __init__(self, request_id: _Optional[str] = ..., offset: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator import service
+from coordinator import log_service, service
 from coordinator.core.errors import StaleIncarnation
 from coordinator.security import call_metadata
 from coordinator.testing import Serving, serving
@@ -39,7 +39,8 @@ def break_handler(method: Any, error: Exception, patch: pytest.MonkeyPatch) -> N
         yield
 
     only_answers_stream = method.server_streaming and not method.client_streaming
-    servicer = getattr(service, method.containing_service.name)
+    name = method.containing_service.name
+    servicer = getattr(log_service if name == "LogService" else service, name)
     patch.setattr(servicer, method.name, streaming if only_answers_stream else answering)
 
 
@@ -49,7 +50,11 @@ async def failure_of(coordinator: Serving, method: Any, *, token: str) -> grpc.R
 
 def test_the_services_are_those_of_the_contract() -> None:
     names = {method.containing_service.full_name for method in METHODS}
-    assert names == {"coordinator.v1.RunService", "coordinator.v1.ReservationService"}
+    assert names == {
+        "coordinator.v1.RunService",
+        "coordinator.v1.ReservationService",
+        "coordinator.v1.LogService",
+    }
 
 
 async def test_no_handler_runs_without_the_token(

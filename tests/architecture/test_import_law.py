@@ -47,6 +47,7 @@ BETWEEN_PACKAGES = {
 # importing the module stays cheap and works where the library is missing.
 SPEAKS_PROTOBUF = (
     "coordinator.client", "coordinator.embedded", "coordinator.interceptors",
+    "coordinator.log_service",
     "coordinator.security", "coordinator.server", "coordinator.service", "coordinator.status",
     "coordinator.wire",
 )  # fmt: skip

@@ -1,0 +1,47 @@
+"""The gRPC service for members' logs: protobuf in, a question to the agent, protobuf out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator import wire
+from coordinator.core.errors import InvalidReservation, LogUnavailable
+from coordinator.core.model import LogChunk, MemberView, RunId
+from coordinator.engine import Engine
+from coordinator.v1 import log_service_pb2 as pb
+from coordinator.v1 import log_service_pb2_grpc as log_grpc
+
+
+class LogService(log_grpc.LogServiceServicer):
+    """For whoever wants to read."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def ReadLog(self, request: pb.ReadLogRequest, context: Any) -> pb.ReadLogResponse:
+        run_id, wanted = RunId(request.run_id), wire.member_id_from_pb(request.member)
+        members = {member.id: member for member in self._engine.view(run_id).members}
+        if wanted not in members:
+            raise InvalidReservation(f"run {run_id} has no {wanted}")
+        if request.HasField("offset") and request.offset < 0:
+            raise InvalidReservation(f"offset {request.offset}: must be 0 or more")
+        member = members[wanted]
+        session = self._engine.session(run_id, member.incarnation)
+        if session is None:
+            return wire.log_chunk_to_pb(_what_is_left(member))
+        offset = request.offset if request.HasField("offset") else None
+        chunk = await self._engine.logs.ask(session.send, offset, request.max_bytes)
+        return wire.log_chunk_to_pb(chunk)
+
+
+def _what_is_left(member: MemberView) -> LogChunk:
+    """Nobody attends for the member: it has ended, is cut off, or has not come yet."""
+    if member.exit is not None and member.exit.log_tail:
+        data = member.exit.log_tail.encode()
+        return LogChunk(None, data, len(data))
+    if member.executor is None:
+        raise LogUnavailable(f"{member.id} has no executor yet, and so no log")
+    raise LogUnavailable(
+        f"nobody attends for {member.id}, which is {member.phase.value}; its log, if any, is "
+        f"{member.executor.directory}/member.log on {member.executor}"
+    )
