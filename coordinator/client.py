@@ -196,10 +196,12 @@ Command = Acknowledged | Start | Stop | model.ReadLog
 
 
 class ReservationClient:
-    """A member's view of the coordinator. Use inside a running event loop."""
+    """A member's view of the coordinator, on a connection of its own: gRPC lets all channels of
+    a process to one server share one, unless told. Use inside a running event loop."""
 
     def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = reservation_grpc.ReservationServiceStub(self._channel)
         self._metadata = call_metadata(token)
 

@@ -17,23 +17,36 @@ Spark nor TensorFlow, and a run of three members takes a few milliseconds::
 
 ``serving`` starts the coordinator, ``drive`` plays a whole run, ``FakeGang`` and ``FakeExecutor``
 let the test take every step itself, ``ManualClock`` makes timeouts pass without waiting for them.
+``FakeFleet`` plays a thousand members and more from several processes. Faults are part of a
+``Script``: lateness, silence, duplicates, forged tokens, lies, floods, half messages.
 """
 
 from coordinator.testing.clock import ManualClock
 from coordinator.testing.executor import FakeExecutor
+from coordinator.testing.fleet import FakeFleet, FleetFailed
 from coordinator.testing.gang import FakeGang, drive
+from coordinator.testing.gates import Gates
+from coordinator.testing.outcome import Outcome
+from coordinator.testing.peer import HalfMessage
 from coordinator.testing.script import COMPLETED, STOPPED, Moment, Script
 from coordinator.testing.serving import Serving, serving
+from coordinator.testing.tally import Tally
 
 __all__ = [
     "COMPLETED",
     "STOPPED",
     "FakeExecutor",
+    "FakeFleet",
     "FakeGang",
+    "FleetFailed",
+    "Gates",
+    "HalfMessage",
     "ManualClock",
     "Moment",
+    "Outcome",
     "Script",
     "Serving",
+    "Tally",
     "drive",
     "serving",
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 from coordinator.client import (
     Attendance,
@@ -16,9 +15,10 @@ from coordinator.client import (
     Start,
     Stop,
 )
-from coordinator.core.errors import RunOver
+from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import (
     VERSION,
+    Cause,
     Endpoint,
     ExecutorInfo,
     ExitReport,
@@ -27,9 +27,14 @@ from coordinator.core.model import (
     Role,
     RunId,
 )
-from coordinator.testing.script import STOPPED, Moment, Script
+from coordinator.testing.gates import Gates
+from coordinator.testing.life import Life
+from coordinator.testing.peer import HalfMessage
+from coordinator.testing.script import Moment, Script
 from coordinator.testing.session import FakeSession
+from coordinator.testing.tally import Tally
 
+_FALSE_STEP = 10**9
 _ROLES = tuple(Role)
 _PORTS_OF_A_ROLE = 13_000
 
@@ -50,8 +55,10 @@ class FakeExecutor:
             await worker.progress(1, loss=0.5)
             await worker.end(COMPLETED)
 
-    ``live`` takes all these steps by a ``Script``. Nothing listens on its ``endpoint``.
-    ``client``: share one among many executors; otherwise each has its own.
+    ``live`` takes all these steps by a ``Script``; ``gates`` are what the script may wait at,
+    ``moments`` when (``time.monotonic``) it got how far, ``tally`` what became of its faults.
+    Nothing listens on its ``endpoint``. ``client``: share one, and its connection, among many
+    executors; otherwise each has its own.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class FakeExecutor:
         hostname: str = "fake-host",
         python_version: str = "",
         client: ReservationClient | None = None,
+        gates: Gates | None = None,
     ) -> None:
         self.run_id = run_id
         self.member = MemberId.parse(member) if isinstance(member, str) else member
@@ -79,12 +87,16 @@ class FakeExecutor:
         port = 10_000 + _ROLES.index(self.member.role) * _PORTS_OF_A_ROLE + self.member.index
         self.endpoint = Endpoint("127.0.0.1", port)
         self.reservation: Reservation | None = None
+        self.gates = gates or Gates()
+        self.tally = Tally()
+        self.moments: dict[Moment, float] = {}
         self._address = address
         self._token = token
         self._client = client or ReservationClient(address, token)
         self._owns_client = client is None
         self._session: FakeSession | None = None
         self._half_open: list[Attendance] = []
+        self._half_messages: list[HalfMessage] = []
 
     async def __aenter__(self) -> FakeExecutor:
         return self
@@ -103,6 +115,9 @@ class FakeExecutor:
         for session in self._half_open:
             await session.__aexit__(None, None, None)
         self._half_open.clear()
+        for half in self._half_messages:
+            half.close()
+        self._half_messages.clear()
         if self._owns_client:
             await self._client.close()
 
@@ -120,12 +135,20 @@ class FakeExecutor:
             hostname=self.info.hostname,
             python_version=self.info.python_version,
             client=None if token or self._owns_client else self._client,
+            gates=self.gates,
         )
 
     # -- one step each ---------------------------------------------------------------------
 
-    async def reserve(self) -> Reservation:
-        """Claims the slot; look at ``is_granted`` of the answer."""
+    async def reserve(self, *, attempts: int = 1) -> Reservation:
+        """Claims the slot; look at ``is_granted`` of the answer. Asks so many times when the
+        coordinator is too busy to answer in time, as an agent does: a claim is idempotent."""
+        for _ in range(attempts - 1):
+            with suppress(CoordinatorUnavailable):
+                return await self._reserve()
+        return await self._reserve()
+
+    async def _reserve(self) -> Reservation:
         self.reservation = await self._client.reserve(
             self.run_id, self.member, self.incarnation, self.info, self.endpoint
         )
@@ -153,6 +176,11 @@ class FakeExecutor:
         await session.until(lambda: session.start is not None)
         assert session.start is not None
         return session.start
+
+    async def started_or_stopped(self) -> None:
+        """Waits for the first command of this session: ``start`` or ``stop`` has it then."""
+        session = self._in_session()
+        await session.until(lambda: session.start is not None or session.stop is not None)
 
     async def enter(self, generation: int | None = None) -> None:
         """``main_fun`` is entered; in another ``generation`` than its own when that is given."""
@@ -192,9 +220,44 @@ class FakeExecutor:
         """Stops beating, with the connection open: a frozen agent."""
         self._in_session().hush()
 
+    # -- without manners -------------------------------------------------------------------
+
     def open_half(self) -> None:
         """Opens one more stream and never says a word on it."""
         self._half_open.append(self._client.attend(self.run_id, self.member, self.incarnation))
+
+    async def send_half(self, *, stranger: bool = False) -> None:
+        """One more connection, on which half a message is sent; a ``stranger`` has no token."""
+        half = HalfMessage(self._address, "" if stranger else self._token)
+        self._half_messages.append(half)
+        await half.send()
+        self.tally.half_sent += 1
+
+    async def lie(self, offset: int) -> int:
+        """Reports an entry, a step and a crash, all of another generation than its own, so far
+        from it. Returns how many reports that were; each has been acknowledged. Raises ValueError
+        for a generation that would be no lie: below 1 there is none yet, and an end counts."""
+        wrong = self._generation(None) + offset
+        if offset == 0 or wrong < 1:
+            raise ValueError(f"generation {wrong} would be no lie")
+        await self.enter(wrong)
+        await self.progress(_FALSE_STEP, wrong)
+        await self.end(ExitReport(Cause.USER_EXCEPTION, message="a lie"), wrong)
+        return 3
+
+    async def flood(self, messages: int, until: asyncio.Event | None = None) -> int:
+        """Beats and steps, as fast as the connection takes them; fewer when ``until`` is set or it
+        is told to stop. Returns how many were sent; the last one has been acknowledged."""
+        session = self._in_session()
+        for number in range(1, messages + 1):
+            if session.stop is not None or (until is not None and until.is_set()):
+                return number - 1
+            if number % 2:
+                await session.shout(Attendance.heartbeat)
+            else:
+                await session.shout(Attendance.progress, self._generation(None), number, {})
+        await self.beat()
+        return messages
 
     # -- what the coordinator said ---------------------------------------------------------
 
@@ -216,78 +279,11 @@ class FakeExecutor:
         Returns the report it ended with, or None when it died, fell silent, ignored a stop or
         found the run over.
         """
-        script = script or Script.of(self.member.role)
-        try:
-            return await self._live(script)
-        except RunOver:
-            return None
+        return await Life(self, script or Script.of(self.member.role)).live()
 
     async def work(self, script: Script | None = None) -> ExitReport | None:
         """The part of ``live`` that follows ``enter``: what ``main_fun`` does, to the end."""
-        script = script or Script.of(self.member.role)
-        for step in range(1, script.steps + 1):
-            await self.progress(step)
-        if script.serves:
-            await self.told_to_stop()
-        elif script.works_until is not None:
-            await self._until_set(script.works_until)
-        if self.stop is not None:
-            return await self._obey(script)
-        await self.end(script.report)
-        await self.leave()
-        return script.report
-
-    async def _live(self, script: Script) -> ExitReport | None:
-        if script.joins_after is not None:
-            await script.joins_after.wait()
-        while not (answer := await self.reserve()).is_granted:
-            wait = script.stand_by_delay
-            await asyncio.sleep(answer.retry_delay if wait is None else wait)
-        steps: dict[Moment, Callable[[], Coroutine[Any, Any, object]]] = {
-            Moment.ATTENDING: self.attend,
-            Moment.READY: self.ready,
-            Moment.STARTED: self._started_or_stopped,
-            Moment.ENTERED: self.enter,
-        }
-        if await self._is_gone_at(Moment.RESERVED, script):
-            return None
-        for moment, step in steps.items():
-            await step()
-            if await self._is_gone_at(moment, script):
-                return None
-            if self.stop is not None:
-                return await self._obey(script)
-        return await self.work(script)
-
-    async def _is_gone_at(self, moment: Moment, script: Script) -> bool:
-        if script.dies_at is moment:
-            await self.drop()
-        if script.silent_from is moment:
-            self.hush()
-        return moment in (script.dies_at, script.silent_from)
-
-    async def _started_or_stopped(self) -> None:
-        session = self._in_session()
-        await session.until(lambda: session.start is not None or session.stop is not None)
-
-    async def _until_set(self, event: asyncio.Event) -> None:
-        """Or until told to stop."""
-        waits = {asyncio.create_task(event.wait()), asyncio.create_task(self.told_to_stop())}
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.wait(waits)
-
-    async def _obey(self, script: Script) -> ExitReport | None:
-        if not script.obeys_stop:
-            return None
-        await self.end(STOPPED)
-        await self.leave()
-        return STOPPED
+        return await Life(self, script or Script.of(self.member.role)).work()
 
     def _generation(self, generation: int | None) -> int:
         if generation is not None:

@@ -11,6 +11,7 @@ from coordinator.core import roster
 from coordinator.core.model import ExitReport, Roles, RunId, RunSpec, RunView
 from coordinator.testing.clock import ManualClock
 from coordinator.testing.executor import FakeExecutor
+from coordinator.testing.gates import Gates
 from coordinator.testing.script import Script
 from coordinator.testing.serving import Serving
 
@@ -31,7 +32,8 @@ class FakeGang:
             await gang["worker:0"].end(COMPLETED)
 
     With ``beating=False`` nobody beats by itself: for tests with a ``ManualClock``. Leaving drops
-    every connection. All share one connection to the coordinator.
+    every connection. All share one connection to the coordinator, and the ``gates`` that their
+    scripts wait at.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class FakeGang:
         python_version: str = "",
     ) -> None:
         self.run_id = run_id
+        self.gates = Gates()
         self._beating = beating
         self._client = ReservationClient(address, token)
         self.members = {
@@ -55,6 +58,7 @@ class FakeGang:
                 member,
                 python_version=python_version,
                 client=self._client,
+                gates=self.gates,
             )
             for member in roster.members(roles)
         }

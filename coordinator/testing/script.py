@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from coordinator.core.model import Cause, ExitReport, Proof, Role
 
@@ -34,10 +36,17 @@ class Script:
         Script(dies_at=Moment.ENTERED)      # vanishes in the middle of training
         Script(silent_from=Moment.READY)    # connected, but not heard of any more
         Script(serves=True, obeys_stop=False)   # hangs, whatever it is told
+        Script(duplicates=2, floods=10_000)     # others claim its slot; it will not shut up
+
+    A script travels to other processes as JSON, unless it holds an ``asyncio.Event``: name a gate
+    (``Gates``) there.
     """
 
-    joins_after: asyncio.Event | None = None
-    """Late: reserves only when this is set."""
+    joins_after: asyncio.Event | str | None = None
+    """Late: reserves only when this is set; a name is that of a gate."""
+
+    joins_after_seconds: float = 0.0
+    """Late: reserves only after so much real time."""
 
     stand_by_delay: float | None = None
     """Seconds between two attempts at a slot that another attempt holds; None: as told."""
@@ -45,8 +54,8 @@ class Script:
     steps: int = 0
     """How many steps it reports once ``main_fun`` is entered."""
 
-    works_until: asyncio.Event | None = None
-    """``main_fun`` returns when this is set; None: at once."""
+    works_until: asyncio.Event | str | None = None
+    """``main_fun`` returns when this is set; None: at once. A name is that of a gate."""
 
     serves: bool = False
     """``main_fun`` never returns by itself, as that of a parameter server."""
@@ -63,7 +72,63 @@ class Script:
     silent_from: Moment | None = None
     """It stops beating and doing anything there; its connection stays open."""
 
+    duplicates: int = 0
+    """So many more attempts claim its slot while it lives, as Spark's speculation makes them. They
+    are gone when it has ended: Spark kills what did not return first."""
+
+    impostors: int = 0
+    """So many callers with a forged token claim its slot, and attend in its name."""
+
+    wrong_generations: tuple[int, ...] = ()
+    """Lies: given the cluster spec, and again in ``main_fun``, it reports an entry, a step and a
+    crash of other generations, each so far from the right one."""
+
+    floods: int = 0
+    """So many beats and steps it sends in ``main_fun``, as fast as its connection takes them; fewer
+    when ``works_until`` is set before, or it is told to stop."""
+
+    half_open: int = 0
+    """So many more sessions it opens in which it never says a word."""
+
+    half_messages: int = 0
+    """So many more connections on which it sends the first half of a message; every other one
+    without a token."""
+
     @classmethod
     def of(cls, role: Role) -> Script:
         """The good member of a role: ps and evaluators serve until they are told to stop."""
         return cls(serves=role in (Role.PS, Role.EVALUATOR))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``from_dict`` reads, ready for JSON: whatever is not as usual. Raises ValueError
+        when it holds an ``asyncio.Event``."""
+        found: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value == each.default:
+                continue
+            if isinstance(value, asyncio.Event):
+                raise ValueError(
+                    f"{each.name} is an asyncio.Event, which cannot travel: name a gate"
+                )
+            if isinstance(value, Moment):
+                value = value.name
+            if isinstance(value, ExitReport):
+                value = value.to_json()
+            found[each.name] = value
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Script:
+        """Raises ValueError for anything but what ``to_dict`` makes."""
+        read = dict(values)
+        try:
+            for name in {"dies_at", "silent_from"} & read.keys():
+                read[name] = Moment[read[name]]
+            if "report" in read:
+                read["report"] = ExitReport.from_json(read["report"])
+            if "wrong_generations" in read:
+                read["wrong_generations"] = tuple(read["wrong_generations"])
+            return cls(**read)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a script: {error!r}") from None

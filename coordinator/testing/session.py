@@ -49,10 +49,15 @@ class FakeSession:
     async def say(self, what: Callable[..., Coroutine[Any, Any, None]], *with_: object) -> None:
         """``what`` is a method of ``Attendance``. Returns when it has been acknowledged; raises
         what it was refused with."""
+        number = await self.shout(what, *with_)
+        await self.until(lambda: self._acknowledged >= number)
+
+    async def shout(self, what: Callable[..., Coroutine[Any, Any, None]], *with_: object) -> int:
+        """The same without waiting for an answer; returns the message's number."""
         self._sequence += 1
         number = self._sequence
         await what(self._attendance, number, *with_)
-        await self.until(lambda: self._acknowledged >= number)
+        return number
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Raises why the session is over when it is before that."""

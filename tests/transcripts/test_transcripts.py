@@ -6,8 +6,10 @@ command a line, several before one ``----`` share a trace; ``#`` starts a commen
 
     run chief=1 worker=2 [timeout=60] [python=3.11]
     reserve|ready|enter|beat|open|close SLOT... [attempt=2] [host=node-a]     (SLOT: or "all")
+    progress SLOT... step=7 [generation=2]      enter SLOT... [generation=2]
     end SLOT... cause=WORDS [message=WORDS] [reason=WORDS] [type=CLASS] [signal=9]
-        [attempt=2]
+        [attempt=2] [generation=2]
+    flood SLOT... beats=1000                        (tells how many effects that had, of any kind)
     wait SECONDS [beating=all|none|SLOT,SLOT]
     stop [grace=1]   owner-lost   pause SECONDS   slots BUSY/TOTAL [SLOT=failed]   status
 """
@@ -24,11 +26,13 @@ import pytest
 
 from coordinator.core import diagnosis, effects, events
 from coordinator.core.errors import TfleaseError
-from coordinator.core.model import Cause, IncarnationId, Roles, RunView, Slots, TaskState
+from coordinator.core.model import Cause, Endpoint, IncarnationId, Roles, RunView, Slots, TaskState
 from tests.coordinator.core.scene import Scene, executor
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 SEPARATOR = "----"
+HOSTS = ("host", "node-a", "node-b")
+"""Each has an address of its own: 10.0.0.1 and so on."""
 SPOKEN = {
     "open": events.SessionOpened,
     "close": events.SessionClosed,
@@ -87,8 +91,11 @@ class Player:
     def member(self, scene: Scene, verb: str, slot: str, options: dict[str, str]) -> Iterator[str]:
         attempt = IncarnationId(f"{slot}/{options.get('attempt', '1')}")
         if verb == "reserve":
-            on = executor(options.get("host", "host"), python_version=options.get("python", ""))
-            yield from self.told(lambda: scene.reserve(slot, attempt, on=on))
+            host = options.get("host", "host")
+            on = executor(host, python_version=options.get("python", ""))
+            port = scene.ports.setdefault(attempt, 2000 + len(scene.ports))
+            at = Endpoint(f"10.0.0.{1 + HOSTS.index(host)}", port)
+            yield from self.told(lambda: scene.reserve(slot, attempt, on=on, endpoint=at))
         elif verb == "enter":
             generation = int(options.get("generation", scene.view.generation))
             yield from self.told(
@@ -101,8 +108,22 @@ class Player:
             }
             if "signal" in options:
                 facts["signal"] = int(options["signal"])
+            if "generation" in options:
+                facts["generation"] = int(options["generation"])
             cause = Cause(options["cause"])
             yield from self.told(lambda: scene.end(slot, cause, attempt=attempt, **facts))
+        elif verb == "progress":
+            generation = int(options.get("generation", scene.view.generation))
+            yield from self.told(
+                lambda: scene.say(
+                    events.ProgressMade, slot, generation, int(options["step"]), attempt=attempt
+                )
+            )
+        elif verb == "flood":
+            beats = int(options["beats"])
+            done = [effect for _ in range(beats) for effect in scene.say(events.Heard, slot)]
+            yield f"{beats} beats of {slot}: {len(done)} effects"
+            yield from self.changes(scene.view)
         else:
             yield from self.told(lambda: scene.say(SPOKEN[verb], slot, attempt=attempt))
 
@@ -146,6 +167,8 @@ class Player:
         for before, after in zip(old.members, new.members, strict=True):
             if before.phase is not after.phase:
                 yield f"{after.id}: {before.phase.value} -> {after.phase.value}"
+            if before.step != after.step:
+                yield f"{after.id}: step {before.step} -> {after.step}"
         if old.phase is not new.phase:
             why = f" ({new.stop_reason})" if new.stop_reason and not old.stop_reason else ""
             yield f"run: {old.phase.value} -> {new.phase.value}{why}"
