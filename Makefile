@@ -99,8 +99,9 @@ check: lint types proto-check test  ## every gate
 
 # --- to look at -----------------------------------------------------------------------------------
 
-demo: java setup  ## train on a local Spark cluster of separate executors (DEMO_ARGS=...)
-	$(WITH_JAVA) $(BIN)/python -m examples.digits $(DEMO_ARGS)
+demo: java setup  ## train on a local Spark cluster of separate executors (KILL=1, DEMO_ARGS=...)
+	$(WITH_JAVA) $(BIN)/python -m examples.digits \
+	    $(if $(filter-out 0,$(KILL)),--kill-parameter-server-parent) $(DEMO_ARGS)
 
 bench: java setup  ## measure (BENCH_ARGS=...)
 	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -11,54 +11,22 @@ Keras 3 gives layers and optimizers; its `fit` does not know `ParameterServerStr
 training loop is written out.
 """
 
-import time
 from pathlib import Path
-
-import numpy as np
 
 BATCH_SIZE = 64
 STEPS = 1200  # gradient steps in all, by all workers together: about 53 epochs
 STEPS_PER_CALL = 20  # steps a worker takes before the chief hears of it again
-MODEL_FILE = "digits.keras"
-
-
-def load_digits():
-    """Images (8 x 8 grey values, as 64 floats from 0 to 1) and labels: training, then held out.
-
-    The split is always the same, so that accuracies can be compared between processes.
-    """
-    from sklearn.datasets import load_digits as load
-
-    images, labels = load(return_X_y=True)
-    images = (images / 16.0).astype(np.float32)
-    labels = labels.astype(np.int64)
-    order = np.random.default_rng(seed=0).permutation(len(images))
-    train, held_out = order[:-360], order[-360:]
-    return (images[train], labels[train]), (images[held_out], labels[held_out])
-
-
-def build_model():
-    """A small perceptron."""
-    import keras
-
-    return keras.Sequential(
-        [
-            keras.layers.Input((64,)),
-            keras.layers.Dense(128, activation="relu"),
-            keras.layers.Dense(10),
-        ]
-    )
 
 
 def train_digits(args, ctx):
     """Train on the cluster that `ctx` describes.
 
     Args:
-        args: {"model_dir": where the chief saves the model, "steps": optional, how many}.
-        ctx: this member's context.
+        args: {"steps": optional, how many}.
+        ctx: this member's context. The chief saves to its `model_dir`.
 
     Returns:
-        From the chief: {"steps", "loss", "seconds", "model_path"}; None from the others.
+        From the chief: {"steps", "loss", "model_path"}; None from the others.
     """
     if ctx.job_name in ("ps", "worker"):
         return ctx.serve_forever()
@@ -70,12 +38,13 @@ def coordinate(args, ctx):
     import keras
     import tensorflow as tf
 
-    began = time.monotonic()
+    from examples.digits_data import MODEL_FILE, build_model, load_digits
+
     strategy = tf.distribute.ParameterServerStrategy(ctx.parameter_server_cluster_resolver())
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
 
     with strategy.scope():  # variables made in here live on the ps
-        model = build_model()
+        model = build_model(keras)
         optimizer = keras.optimizers.Adam(learning_rate=0.002)
         optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -103,7 +72,7 @@ def coordinate(args, ctx):
 
     batches = iter(coordinator.create_per_worker_dataset(dataset))
     workers = len(ctx.cluster_spec["worker"])
-    steps = args.get("steps", STEPS)
+    steps = args.get("steps") or STEPS
     done = 0
     loss = accuracy = float("nan")
     while done < steps and not ctx.should_stop:
@@ -114,22 +83,7 @@ def coordinate(args, ctx):
         loss, accuracy = (float(value) for value in calls[-1].fetch())
         ctx.report_progress(done, loss=loss, accuracy=accuracy)
 
-    path = Path(args["model_dir"]) / MODEL_FILE
+    path = Path(ctx.model_dir) / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save(path)
-    seconds = time.monotonic() - began
-    return {"steps": done, "loss": loss, "seconds": seconds, "model_path": str(path)}
-
-
-def evaluate_saved_model(path):
-    """The saved model's accuracy (0 to 1) on the images that training never saw.
-
-    Args:
-        path: the saved model, or the directory it was saved to.
-    """
-    import keras
-
-    path = Path(path)
-    model = keras.models.load_model(path / MODEL_FILE if path.is_dir() else path)
-    _, (images, labels) = load_digits()
-    return float(np.mean(np.argmax(model.predict(images, verbose=0), axis=1) == labels))
+    return {"steps": done, "loss": loss, "model_path": str(path)}
