@@ -1,73 +1,53 @@
-"""The task's side of supervision: start the sentinel, hold its pipes, wait for the proof.
+"""The task's side of supervision: start the sentinel, hold its pipes, wait for the proof; or hand
+the member over to the executor and leave.
 
-Owns: the writing ends of lifeline and dead-man pipes, and the sentinel as our child. Must not know
-Spark, the coordinator or what the agent and the member do. To be used on the task's main thread,
-where KeyboardInterrupt arrives.
+Owns: the writing ends of lifeline and dead-man pipes, and the sentinel as long as it is ours. Must
+not know Spark, the coordinator or what the agent and the member do. To be used on the task's main
+thread, where KeyboardInterrupt arrives.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import select
 import site
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 
 from executor_agent.core.supervision import (
+    ENTERED,
+    HAND_OVER,
     MARKER_VARIABLE,
     TOMBSTONE,
-    AnchorName,
     SentinelConfig,
     Tombstone,
 )
 from executor_agent.linux import anonymous_file
-from executor_agent.processes import ProcessIdentity, identity_of, oom_kill_count
+from executor_agent.member_launch import Descriptors, MemberLaunch
+from executor_agent.processes import ProcessIdentity, oom_kill_count
+from executor_agent.sentinel_handle import AttachedSentinel, DetachedSentinel
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 
 _SLACK = 5.0  # on top of everything the sentinel may take: a starved machine, a slow disk
-
-
-@dataclass(frozen=True, slots=True)
-class MemberLaunch:
-    """What is to be started and supervised for one member (blueprint of a SentinelProcess)."""
-
-    member: str  # "worker:1"
-    run_id: str
-    incarnation: str
-    marker: str
-    directory: Path  # exists, 0700, absolute
-    watch: Mapping[AnchorName, ProcessIdentity]  # see processes.spark_chain
-    grace: float  # seconds that the member gets when it is stopped because its task ends
-    agent_argv: tuple[str, ...]
-    agent_env: Mapping[str, str]  # complete
-    agent_config: bytes = field(repr=False)  # the agent reads it from descriptor 5; has secrets
-    member_argv: tuple[str, ...]
-    member_env: Mapping[str, str]  # complete
-    payload: bytes = field(repr=False)  # the member reads it from descriptor 5
-    cwd: Path
-    term_timeout: float = 1.0
-    kill_timeout: float = 10.0
-    report_timeout: float = 3.0
+_LOOK_INTERVAL = 0.1  # at whether the member has entered; its end wakes us at once
 
 
 class SentinelProcess:
     """A sentinel and, through it, one member's whole tree.
 
     The task is the anchor: while it holds this object's pipes, the tree may live. When `finish` has
-    returned nothing of it is left, or the tombstone names what is.
+    returned nothing of it is left, or the tombstone names what is. A detached one can be handed
+    over; from then on it is none of ours.
     """
 
     def __init__(self, launch: MemberLaunch) -> None:
         self._launch = launch
-        self._process: subprocess.Popen[bytes] | None = None
-        self._identity: ProcessIdentity | None = None
+        self._sentinel: AttachedSentinel | DetachedSentinel | None = None
+        self._asked_to_hand_over = False
+        self._handed_over = False
         # Writing ends. The lifeline is closed first, it asks for a stop; the dead-man pipes when
         # the sentinel has ended.
         self._lifeline: int | None = None
@@ -79,79 +59,78 @@ class SentinelProcess:
 
     def start(self) -> ProcessIdentity:
         """Exec the sentinel, which starts agent and member. Returns the sentinel's identity."""
-        if self._process is not None:
+        if self._sentinel is not None:
             raise RuntimeError("the sentinel was started already")
         launch = self._launch
-        with ExitStack() as given:  # what the sentinel gets and we do not keep
-            lifeline, self._lifeline = _pipe(given)
-            task_dead_man, task_dead_man_end = _pipe(given)
-            shared_dead_man, shared_dead_man_end = _pipe(given)
-            self._dead_man_pipes = [task_dead_man_end, shared_dead_man_end]
-            config = SentinelConfig(
-                member=launch.member,
-                run_id=launch.run_id,
-                incarnation=launch.incarnation,
-                marker=launch.marker,
-                directory=str(launch.directory),
-                watch={name: (who.pid, who.create_time) for name, who in launch.watch.items()},
-                grace=launch.grace,
-                agent_argv=launch.agent_argv,
-                agent_env=launch.agent_env,
-                member_argv=launch.member_argv,
-                member_env=launch.member_env,
-                cwd=str(launch.cwd),
-                shared_dead_man_read_fd=shared_dead_man,
-                shared_dead_man_write_fd=shared_dead_man_end,
-                agent_config_fd=_file(given, "agent-config", launch.agent_config),
-                payload_fd=_file(given, "payload", launch.payload),
-                lifeline_fd=lifeline,
-                task_dead_man_fd=task_dead_man,
-                term_timeout=launch.term_timeout,
-                kill_timeout=launch.kill_timeout,
-                report_timeout=launch.report_timeout,
-            )
-            config_fd = _file(given, "sentinel-config", config.to_json().encode())
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "executor_agent.sentinel", "--config-fd", str(config_fd)],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # the executor's stderr
-                stderr=2,
-                env=_sentinel_environment(),
-                pass_fds=(config_fd, *config.descriptors()),
-                start_new_session=True,
-            )
-        # Not waited for yet, so that it has an identity even if it is dead already.
-        self._identity = identity_of(self._process.pid)
+        # given: what the sentinel gets and we do not keep. It has to be closed before we listen:
+        # only so does the voice end with the sentinel.
+        with ExitStack() as given, ExitStack() as undo:
+            heard, voice = _pipe_to_us(given, undo) if launch.detached else (None, None)
+            config = launch.configuration(self._descriptors(given, voice))
+            process = _exec_sentinel(config, given)
+            undo.pop_all()
+        if heard is None:
+            self._sentinel = AttachedSentinel(process)
+        else:
+            self._sentinel = DetachedSentinel(process, heard)
         return self.identity
+
+    def _descriptors(self, given: ExitStack, voice: int | None) -> Descriptors:
+        lifeline, self._lifeline = _pipe(given)
+        shared_dead_man, shared_dead_man_end = _pipe(given)
+        task_dead_man: int | None = None
+        if self._launch.detached:
+            # D1 is the sentinel's alone, and D2 cannot be disarmed: we are going to leave.
+            given.callback(os.close, shared_dead_man_end)
+        else:
+            task_dead_man, task_dead_man_end = _pipe(given)
+            self._dead_man_pipes = [task_dead_man_end, shared_dead_man_end]
+        return Descriptors(
+            lifeline=lifeline,
+            shared_dead_man_read=shared_dead_man,
+            shared_dead_man_write=shared_dead_man_end,
+            task_dead_man=task_dead_man,
+            voice=voice,
+            agent_config=_file(given, "agent-config", self._launch.agent_config),
+            payload=_file(given, "payload", self._launch.payload),
+        )
 
     @property
     def identity(self) -> ProcessIdentity:
         """The sentinel's process."""
-        if self._identity is None:
+        if self._sentinel is None:
             raise RuntimeError("the sentinel was never started")
-        return self._identity
+        return self._sentinel.identity
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the sentinel's end. False: it still runs after `timeout` seconds."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return True
-        if timeout is None:
-            process.wait()
-            return True
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except OSError:  # refused here: subprocess polls instead
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout)
-        else:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            try:
-                poll.poll(timeout * 1000)
-            finally:
-                os.close(pidfd)
-        return process.poll() is not None
+        return self._sentinel is None or self._sentinel.wait(timeout)
+
+    def hold(self) -> bool:
+        """Be the anchor until the member has entered main_fun, then hand over to the executor.
+
+        True: the sentinel has taken over, and nothing that becomes of this process touches the
+        member any more. False: sentinel or member ended before that, or the sentinel hangs; to be
+        finished.
+        """
+        entered = self._launch.directory / ENTERED
+        while not self.wait(_LOOK_INTERVAL):
+            if entered.exists():
+                return self._hand_over()
+        return False
+
+    def _hand_over(self) -> bool:
+        sentinel = self._sentinel
+        if self._lifeline is None or not isinstance(sentinel, DetachedSentinel):
+            raise RuntimeError("only a detached sentinel can be handed over")
+        self._asked_to_hand_over = True
+        with suppress(BrokenPipeError):  # it has just ended
+            os.write(self._lifeline, HAND_OVER)
+        # Not before it has answered: until then our end is the member's.
+        self._handed_over = sentinel.takes_over(self._launch.hand_over_timeout)
+        if self._handed_over:
+            self._let_go()
+        return self._handed_over
 
     def finish(self) -> Tombstone:
         """Stop what still runs and say what is proven. Idempotent.
@@ -170,17 +149,21 @@ class SentinelProcess:
             raise interrupt
         return self._tombstone
 
-    def run(self) -> Tombstone:
-        """Start, wait as long as it takes, and finish whatever comes in between."""
+    def run(self) -> Tombstone | None:
+        """Start, wait as long as it takes, and finish whatever comes in between. None: the member
+        lives and was handed over."""
         with self:
-            self.wait()
+            if not self._launch.detached:
+                self.wait()
+            elif self.hold():
+                return None
         return self.finish()
 
     def __enter__(self) -> SentinelProcess:
         try:
             self.start()
         except BaseException:
-            if self._process is not None:
+            if self._sentinel is not None:
                 self.finish()
             self._let_go()
             raise
@@ -192,23 +175,26 @@ class SentinelProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.finish()  # also on GeneratorExit: so Spark ends the generator of a task
+        if not self._handed_over:
+            self.finish()  # also on GeneratorExit: so Spark ends the generator of a task
 
     def _finish(self) -> Tombstone:
         """One attempt, to be repeated when interrupted: every step may be done twice."""
-        process, launch = self._process, self._launch
-        if process is None:
+        sentinel, launch = self._sentinel, self._launch
+        if sentinel is None:
             raise RuntimeError("the sentinel was never started")
         if self._lifeline is not None:
             lifeline, self._lifeline = self._lifeline, None
             os.close(lifeline)
+        if self._asked_to_hand_over and isinstance(sentinel, DetachedSentinel):
+            sentinel.terminate()  # it may have taken over after all, and then heeds no lifeline
         if self._give_up_at is None:
             # The tree is killed within one kill_timeout, the agent within another.
             patience = launch.grace + launch.term_timeout + 2 * launch.kill_timeout
             self._give_up_at = time.monotonic() + patience + launch.report_timeout + _SLACK
         if not self.wait(max(0.0, self._give_up_at - time.monotonic())):
             self._hung = True
-            process.kill()
+            sentinel.kill()
             self.wait(launch.kill_timeout)
         self._let_go()  # at once: if the sentinel is dead, the kernel now kills the member's group
         return self._read_tombstone() or sweep_after_sudden_death(
@@ -218,7 +204,7 @@ class SentinelProcess:
                 incarnation=launch.incarnation,
                 marker=launch.marker,
                 directory=launch.directory,
-                exit_code=process.returncode,
+                exit_code=sentinel.exit_code,
                 hung=self._hung,
                 oom_kills_before=self._oom_before,
             ),
@@ -227,6 +213,8 @@ class SentinelProcess:
         )
 
     def _let_go(self) -> None:
+        if self._sentinel is not None:
+            self._sentinel.close()
         while self._dead_man_pipes:
             os.close(self._dead_man_pipes.pop())
         if self._lifeline is not None:
@@ -253,10 +241,31 @@ def _pipe(given: ExitStack) -> tuple[int, int]:
     return read_fd, write_fd
 
 
+def _pipe_to_us(given: ExitStack, undo: ExitStack) -> tuple[int, int]:
+    """As `_pipe`, the other way round; the reading end is ours once all has gone well."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    undo.callback(os.close, read_fd)
+    given.callback(os.close, write_fd)
+    return read_fd, write_fd
+
+
 def _file(given: ExitStack, name: str, content: bytes) -> int:
     fd = anonymous_file(name, content)
     given.callback(os.close, fd)
     return fd
+
+
+def _exec_sentinel(config: SentinelConfig, given: ExitStack) -> subprocess.Popen[bytes]:
+    config_fd = _file(given, "sentinel-config", config.to_json().encode())
+    return subprocess.Popen(
+        [sys.executable, "-m", "executor_agent.sentinel", "--config-fd", str(config_fd)],
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # the executor's stderr
+        stderr=2,
+        env=_sentinel_environment(),
+        pass_fds=(config_fd, *config.descriptors()),
+        start_new_session=True,
+    )
 
 
 def _sentinel_environment() -> dict[str, str]:

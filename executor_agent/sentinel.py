@@ -101,6 +101,8 @@ class Sentinel:
                     self._feed(event)
             if config.lifeline_fd is not None:
                 self._anchors.hold_lifeline(config.lifeline_fd)
+            if config.voice_fd is not None:
+                self._anchors.introduce(config.voice_fd)
             self._turn(0.0)  # whoever is gone already must not be started for
             if self._sequence.phase is Phase.WATCHING:
                 self._start_children()
@@ -206,6 +208,8 @@ class Sentinel:
                 return self._kill_round(None if agent_too else self._agent_pid)
             case on.ReportExit(proof):
                 self._tell_agent({"event": "exited", **self._facts(proof).to_dict()})
+            case on.TakeOver():
+                return self._anchors.take_over()
             case on.Conclude(proof):
                 self._conclude(proof)
         return []
@@ -276,6 +280,8 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         complain(f"broken configuration: {error}")
         return 2
+    if config.voice_fd is not None:
+        spawn.detach()
     os.chdir("/")  # pin no file system
     sentinel = Sentinel(config)
     try:

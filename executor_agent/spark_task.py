@@ -9,6 +9,7 @@ this process.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import secrets
@@ -21,17 +22,20 @@ from typing import TYPE_CHECKING, Any
 from executor_agent import logs, member_directory, processes
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import MEMBER_LOG, AnchorName
-from executor_agent.launcher import MemberLaunch, SentinelProcess
+from executor_agent.launcher import SentinelProcess
+from executor_agent.member_launch import MemberLaunch
 from executor_agent.processes import ProcessIdentity
 from executor_agent.report import exit_report
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TEXTS = ("member", "incarnation", "refusal", "report")
+_TEXTS = ("member", "incarnation", "refusal", "report", "handed_over")
 ROW_SCHEMA = ", ".join([*(f"{name} string" for name in _TEXTS), "result binary"])
 """Spark's DDL of the row that a task returns. ``refusal``: why no member was started at all;
-``report``: an ``ExitReport`` as JSON, with the sentinel's own proof; ``result``: pickled."""
+``report``: an ``ExitReport`` as JSON, with the sentinel's own proof; ``result``: pickled.
+``handed_over``: the member runs on without the task, under the sentinel with this ``pid`` and
+``create_time`` and with its files in this ``directory`` (JSON); report and result are then null."""
 
 _SECRETS = (
     "PYTHON_WORKER_FACTORY_SECRET",
@@ -43,6 +47,9 @@ _SECRETS = (
 """Spark's own, which a user's program has no business with."""
 
 
+_NO_EXECUTOR = "the executor's JVM was not found above this Python worker: nothing to hand over to"
+
+
 @dataclass(frozen=True, slots=True)
 class MemberTask:
     """What the driver puts into a job's closure.
@@ -51,7 +58,8 @@ class MemberTask:
     the user's function and arguments, pickled by the driver and opened only in the member's own
     process. ``connect_timeout``: seconds the coordinator may be out of reach. ``ports``: the first
     and the last port that a member may listen on. ``network``: in CIDR notation; members advertise
-    their address in it.
+    their address in it. ``anchor``: what the member lives as long as. "task": the task returns when
+    it has ended. "executor": the task returns when the gang has formed, so that its slot is free.
     """
 
     members: tuple[str, ...]
@@ -67,6 +75,7 @@ class MemberTask:
     model_dir: str | None = None
     ports: tuple[int, int] | None = None
     network: str | None = None
+    anchor: str = "task"
 
     def for_members(self, members: tuple[str, ...]) -> MemberTask:
         """The same task for the partitions of one job."""
@@ -95,9 +104,15 @@ class MemberTask:
         except (OSError, member_directory.UnsafeDirectory) as error:
             return {**row, "refusal": f"no directory for the member: {error}"}
         try:
-            tombstone = SentinelProcess(self._launch(member, incarnation, directory, cpus)).run()
+            launch = self._launch(member, incarnation, directory, cpus)
+            if launch.detached and "executor" not in launch.watch:
+                return {**row, "refusal": _NO_EXECUTOR}
+            sentinel = SentinelProcess(launch)
+            tombstone = sentinel.run()
         except OSError as error:  # no process, memory or descriptor to be had, or no cwd
             return {**row, "refusal": f"the member could not be started: {error}"}
+        if tombstone is None:
+            return {**row, "handed_over": _whereabouts(sentinel.identity, directory)}
         report = exit_report(
             tombstone,
             member_directory.read_outcome(directory),
@@ -146,6 +161,7 @@ class MemberTask:
             member_env={**environment, **self.env},
             payload=self.payload,
             cwd=Path.cwd(),
+            detached=self.anchor == "executor",
         )
 
 
@@ -181,6 +197,11 @@ def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:
         if flag == "--executor-id":
             return str(value)
     return "driver" if executor is not None else ""
+
+
+def _whereabouts(sentinel: ProcessIdentity, directory: Path) -> str:
+    where = {"pid": sentinel.pid, "create_time": sentinel.create_time, "directory": str(directory)}
+    return json.dumps(where)
 
 
 def _row(values: Mapping[str, Any]) -> pa.RecordBatch:

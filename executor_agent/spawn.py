@@ -61,6 +61,17 @@ def spawn(program: Program, arm: Callable[[], bool] | None = None) -> int:
     return pid
 
 
+def detach() -> None:
+    """Go on as nobody's child, in a session of our own, while the process that was exec'ed ends.
+
+    For a sentinel that outlives its task: Spark reuses the task's worker, which would otherwise
+    keep us as a zombie that it does not know of, for as long as it lives.
+    """
+    if os.fork() != 0:
+        os._exit(0)
+    os.setsid()
+
+
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """The descriptors made for one agent and one member."""
@@ -76,7 +87,8 @@ class Wiring:
 
     def close_given(self, config: SentinelConfig) -> None:
         """Close what both children have by now. Open remain, besides the two above: the lifeline,
-        the writing end of D1, and the reading end of D2, which shows whether the task let go."""
+        our voice to the task, the writing end of D1, and the reading end of D2, which shows whether
+        the task let go."""
         given = (self.null, self.log, self.stop_read, config.shared_dead_man_read_fd)
         for fd in (*given, config.agent_config_fd, config.payload_fd):
             os.close(fd)
@@ -129,8 +141,8 @@ def start_agent(config: SentinelConfig, wiring: Wiring) -> int:
 def start_member(config: SentinelConfig, wiring: Wiring, kill_with_task: bool) -> int:
     """Start the member's process, bound to our life and to its task's."""
     task_dead_man = config.task_dead_man_fd
-    if task_dead_man is None:  # the anchor is the executor: the number is taken all the same
-        task_dead_man = config.shared_dead_man_read_fd
+    if task_dead_man is None:  # it will be handed over: the number is taken all the same
+        task_dead_man = wiring.null
     return spawn(
         Program(
             argv=config.member_argv,

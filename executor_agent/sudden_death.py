@@ -45,7 +45,7 @@ class SuddenDeath:
     incarnation: str
     marker: str
     directory: Path
-    exit_code: int | None  # as subprocess has it; None: not even SIGKILL has ended it
+    exit_code: int | None  # as subprocess has it; None: it was detached, so nobody was told
     hung: bool  # it did not end in time, and was killed by its task
     oom_kills_before: int | None  # the cgroup's counter when it was started
 
@@ -133,7 +133,7 @@ def _describe(death: SuddenDeath) -> str:
     if death.hung:
         return "sentinel did not end in time and was killed"
     if code is None:
-        return "sentinel cannot be killed"
+        return "sentinel ended without a word, see the executor's stderr"
     if code == 2:
         return "sentinel refused its configuration, see the executor's stderr"
     return f"sentinel was killed by signal {-code}" if code < 0 else f"sentinel failed ({code})"

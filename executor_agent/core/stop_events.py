@@ -53,6 +53,11 @@ class LifelineClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOverAsked:
+    """The task wants to return and leave the member to the executor."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentExited:
     """The agent's process was reaped."""
 
@@ -102,6 +107,7 @@ Event: TypeAlias = (
     | MemberExited
     | AnchorDied
     | LifelineClosed
+    | HandOverAsked
     | AgentExited
     | ControlClosed
     | TerminateAsked
@@ -142,13 +148,19 @@ class ReportExit:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Watch the task and its daemon no more, and tell the task. LifelineClosed when it cannot be
+    told: then it died asking."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conclude:
     """Write the tombstone; nothing more is to be done."""
 
     proof: Proof
 
 
-Effect: TypeAlias = AnnounceStop | TerminateMember | KillRound | ReportExit | Conclude
+Effect: TypeAlias = AnnounceStop | TerminateMember | KillRound | ReportExit | TakeOver | Conclude
 
 
 def parse_command(datagram: bytes) -> StopAsked | AgentDone:

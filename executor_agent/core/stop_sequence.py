@@ -29,6 +29,7 @@ from executor_agent.core.stop_events import (
     ControlClosed,
     Effect,
     Event,
+    HandOverAsked,
     KillRound,
     LifelineClosed,
     MemberExited,
@@ -37,6 +38,7 @@ from executor_agent.core.stop_events import (
     Scanned,
     StartFailed,
     StopAsked,
+    TakeOver,
     TerminateAsked,
     TerminateMember,
     Tick,
@@ -130,6 +132,9 @@ class StopSequence:
                 return self._stop(anchor_died(name), self._grace, now)
             case LifelineClosed():
                 return self._stop(LIFELINE_CLOSED, self._grace, now)
+            case HandOverAsked():
+                # A stop under way is the task's to wait for: without an answer it does.
+                return (TakeOver(),) if self._phase is Phase.WATCHING else ()
             case TerminateAsked():
                 return self._stop(TERMINATED, self._grace, now)
             case StopAsked(grace, reason):

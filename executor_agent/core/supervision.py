@@ -27,14 +27,19 @@ AGENT_CONFIG_FD: Final = 5  # memfd
 MEMBER_CHANNEL_FD: Final = 3  # SOCK_STREAM to the agent
 MEMBER_STOP_FD: Final = 4  # pipe: one JSON line when a stop begins, EOF when the sentinel is gone
 MEMBER_PAYLOAD_FD: Final = 5  # memfd
-MEMBER_SHARED_DEAD_MAN_FD: Final = 6  # D1: written by task and sentinel, armed with SIGKILL
-MEMBER_TASK_DEAD_MAN_FD: Final = 7  # D2: written by the task alone, armed when the grace is 0
+MEMBER_SHARED_DEAD_MAN_FD: Final = 6  # D1: held open by the sentinel and by a task that stays
+MEMBER_TASK_DEAD_MAN_FD: Final = 7  # D2: held open by the task alone, armed when the grace is 0
 
 # Files in a member's directory (which is 0700).
 MEMBER_LOG: Final = "member.log"
 TOMBSTONE: Final = "tombstone.json"
 CLAIM: Final = "claim.json"
 LOCAL_DIRECTORY: Final = "local"
+ENTERED: Final = "entered"  # empty; there once main_fun has been entered
+
+# The hand-over to the executor: what the task says on its lifeline, and the sentinel's answer.
+HAND_OVER: Final = b"hand over\n"
+TAKEN_OVER: Final = b"taken over\n"
 
 # Why a stop began, where the words are ours (the agent's command brings its own).
 MEMBER_EXITED: Final = "member exited"
@@ -75,9 +80,12 @@ class SentinelConfig:
     shared_dead_man_write_fd: int
     agent_config_fd: int
     payload_fd: int
-    # None where the anchor is the executor: no pipe may then depend on the task, which returns.
     lifeline_fd: int | None = None  # read end
+    # The kernel's promise cannot be taken back: never given to a member that is to be handed over.
     task_dead_man_fd: int | None = None  # D2, read end
+    # Given where the anchor is to be the executor: the sentinel detaches itself from the task, and
+    # says here who it is and when it needs the task no more. Its end is this pipe's.
+    voice_fd: int | None = None  # write end
     term_timeout: float = 1.0  # from SIGTERM to SIGKILL
     kill_timeout: float = 10.0  # until what survives SIGKILL is named and left behind
     report_timeout: float = 3.0  # for the agent to deliver the exit
@@ -98,10 +106,14 @@ class SentinelConfig:
         descriptors = self.descriptors()
         _require(all(fd > 2 for fd in descriptors), "a descriptor collides with stdio")
         _require(len(set(descriptors)) == len(descriptors), "a descriptor is named twice")
+        if self.voice_fd is not None:
+            _require(self.task_dead_man_fd is None, "D2 would end a member that was handed over")
+            _require(self.lifeline_fd is not None, "nobody can hand over without a lifeline")
+            _require("executor" in self.watch, "there is no executor to hand over to")
 
     def descriptors(self) -> tuple[int, ...]:
         """Every descriptor the sentinel inherits besides the standard ones."""
-        optional = (self.lifeline_fd, self.task_dead_man_fd)
+        optional = (self.lifeline_fd, self.task_dead_man_fd, self.voice_fd)
         return (
             self.shared_dead_man_read_fd,
             self.shared_dead_man_write_fd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -111,6 +112,46 @@ def test_a_machine_that_has_no_process_left_is_a_refusal(monkeypatch: pytest.Mon
     assert "temporarily unavailable" in row["refusal"]
 
 
+def test_without_an_executor_there_is_nobody_to_hand_over_to() -> None:
+    """Not in Spark here: there is no JVM above us."""
+    row = replace(TASK, anchor="executor")._run("worker:0", "1", 1)
+    assert "the executor's JVM was not found" in row["refusal"]
+
+
+@pytest.mark.parametrize("anchor, detached", [("task", False), ("executor", True)])
+def test_what_is_to_be_handed_over_is_started_detached(
+    tmp_path: Path, anchor: str, detached: bool
+) -> None:
+    launch = replace(TASK, anchor=anchor)._launch("worker:0", "1", tmp_path, 1)
+    assert launch.detached is detached
+
+
+def test_a_handed_over_member_comes_as_a_row_without_a_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sentinel = ProcessIdentity(7, 1.5)
+    monkeypatch.setattr(processes, "spark_chain", lambda: {"executor": ProcessIdentity(1, 0.0)})
+    monkeypatch.setattr(spark_task.SentinelProcess, "run", lambda self: None)
+    monkeypatch.setattr(spark_task.SentinelProcess, "identity", sentinel)
+    row = replace(TASK, anchor="executor")._run("worker:0", "1", 1)
+    assert row.keys() == {"member", "incarnation", "handed_over"}
+    where = json.loads(row["handed_over"])
+    assert (where["pid"], where["create_time"]) == (7, 1.5)
+    assert Path(where["directory"]).is_dir()
+
+
+@pytest.mark.slow
+def test_a_member_that_ends_before_the_hand_over_comes_as_the_usual_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its agent finds no coordinator, so it never enters main_fun."""
+    me = processes.my_identity()
+    monkeypatch.setattr(processes, "spark_chain", lambda: {"task": me, "executor": me})
+    row = replace(TASK, anchor="executor", connect_timeout=0.0)._run("worker:0", "1", 1)
+    assert "handed_over" not in row
+    assert "could not be reached" in json.loads(row["report"])["reason"]
+
+
 def test_the_launch_says_what_to_run_and_keeps_secrets_out_of_sight(tmp_path: Path) -> None:
     task = replace(TASK, env={"MINE": "1", "OMP_NUM_THREADS": "3"}, log_dir="/logs")
     launch = task._launch("ps:0", "7-a", tmp_path, 2)
@@ -157,6 +198,7 @@ def test_the_row_has_the_schema_that_spark_is_told() -> None:
             "incarnation": "1",
             "refusal": None,
             "report": None,
+            "handed_over": None,
             "result": b"\x80",
         }
     ]

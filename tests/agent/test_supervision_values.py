@@ -39,8 +39,10 @@ CONFIG = SentinelConfig(
 
 def test_a_configuration_survives_the_way_through_json() -> None:
     assert SentinelConfig.from_json(CONFIG.to_json()) == CONFIG
-    unanchored = replace(CONFIG, lifeline_fd=None, task_dead_man_fd=None)
-    assert SentinelConfig.from_json(unanchored.to_json()) == unanchored
+    watch = {**CONFIG.watch, "executor": (2, 0.5)}
+    detached = replace(CONFIG, watch=watch, task_dead_man_fd=None, voice_fd=9)
+    assert SentinelConfig.from_json(detached.to_json()) == detached
+    assert 9 in detached.descriptors()
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,9 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ({"payload_fd": 5}, "named twice"),
         ({"payload_fd": 1}, "collides with stdio"),
         ({"payload_fd": None}, "wrong type"),
+        ({"voice_fd": 9}, "D2 would end a member that was handed over"),
+        ({"voice_fd": 9, "task_dead_man_fd": None, "lifeline_fd": None}, "without a lifeline"),
+        ({"voice_fd": 9, "task_dead_man_fd": None}, "no executor to hand over to"),
         ({"surprise": 1}, "unknown fields ['surprise']"),
     ],
 )

@@ -134,7 +134,7 @@ class Member:
             env=environment,
         )
         self.processes["task"] = identity_of_child(self._task)
-        self.processes["sentinel"] = ProcessIdentity(*self._say()["sentinel"])
+        self.processes["sentinel"] = ProcessIdentity(*self.say()["sentinel"])
         if ready:
             for role in ("member", *payload.get("children", [])):
                 self._remember(role)
@@ -146,7 +146,7 @@ class Member:
         if identity is not None:  # a leader that leaves at once may be gone
             self.processes[role] = identity
 
-    def _say(self) -> dict[str, Any]:
+    def say(self) -> dict[str, Any]:
         """The next line of the task."""
         assert self.task.stdout is not None
         assert select.select([self.task.stdout], [], [], DEADLINE)[0], "the task says nothing"
@@ -157,13 +157,40 @@ class Member:
 
     def result(self) -> Tombstone:
         """What the task returns: the tombstone."""
-        return Tombstone.from_dict(self._say())
+        return Tombstone.from_dict(self.say())
 
     def let_return(self) -> None:
         """Make the task return while the sentinel runs."""
+        self._tell(b"\n")
+
+    def _tell(self, line: bytes) -> None:
         assert self.task.stdin is not None
-        self.task.stdin.write(b"\n")
+        self.task.stdin.write(line)
         self.task.stdin.flush()
+
+    def wait_handed_over(self) -> None:
+        """Until the task is no anchor any more."""
+        assert self.say() == {"handed_over": True}
+
+    def end_task(self) -> None:
+        """Make a task that has handed over end by itself."""
+        self._tell(b"end\n")
+        assert self.task.wait(DEADLINE) == 0
+
+    def use_task_again(self) -> list[int]:
+        """Have the worker run something else; the children that it did not know of."""
+        self._tell(b"again\n")
+        children: list[int] = self.say()["children"]
+        return children
+
+    def let_sentinel_turn(self, orphan: str) -> None:
+        """Return when the sentinel has looked around after this: it has buried this orphan.
+
+        It collects first and acts then: of what came before the first of two, it has acted.
+        """
+        self.kill(orphan)
+        who = self.processes[orphan]
+        eventually(lambda: identity_of(who.pid) != who, f"{orphan} to be buried")
 
     def kill(self, *names: str, number: int = signal.SIGKILL) -> None:
         for name in names:

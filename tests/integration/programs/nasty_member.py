@@ -1,10 +1,11 @@
 """A member's process as unpleasant as users' code gets; what it does stands in its payload (fd 5).
 
-children: roles of descendants to start first: plain, setsid, double (fork, setsid, fork).
+children: roles of descendants to start first: plain, setsid, double... (fork, setsid, fork).
 ignore: whether all of them ignore SIGTERM and SIGHUP.
 pids: the folder in which each process leaves a file named after its role, holding its pid.
 exit / signal: how the leader ends by itself, once all are there; otherwise it waits for ever.
 on_stop: {"record": file, "exit": code}: record the line of the stop pipe, then exit.
+entered: a file to make when all are there, or, with "enter" in on_stop, when told to stop.
 """
 
 from __future__ import annotations
@@ -31,21 +32,23 @@ def main() -> None:
             signal.sigtimedwait([], 0.002)
     print("the member is up", flush=True)
     announce("member", pids)
+    if "entered" in payload and not payload.get("on_stop", {}).get("enter"):
+        Path(payload["entered"]).touch()
     if "exit" in payload:
         os._exit(payload["exit"])
     if "signal" in payload:
         os.kill(os.getpid(), payload["signal"])
     if "on_stop" in payload:
-        leave_when_told(payload["on_stop"])
+        leave_when_told(payload)
     wait_for_ever()
 
 
 def start(role: str, pids: Path) -> None:
     if os.fork() != 0:
         return
-    if role in ("setsid", "double"):
+    if role == "setsid" or role.startswith("double"):
         os.setsid()
-    if role == "double" and os.fork() != 0:
+    if role.startswith("double") and os.fork() != 0:
         os._exit(0)
     announce(role, pids)
     wait_for_ever()
@@ -57,7 +60,8 @@ def announce(role: str, pids: Path) -> None:
     temporary.rename(pids / role)
 
 
-def leave_when_told(on_stop: dict[str, Any]) -> NoReturn:
+def leave_when_told(payload: dict[str, Any]) -> NoReturn:
+    on_stop = payload["on_stop"]
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(4, 4096)
@@ -65,6 +69,8 @@ def leave_when_told(on_stop: dict[str, Any]) -> NoReturn:
     temporary = record.with_suffix(".part")
     temporary.write_bytes(line)
     temporary.rename(record)
+    if on_stop.get("enter"):
+        Path(payload["entered"]).touch()
     if "exit" in on_stop:
         os._exit(on_stop["exit"])
     wait_for_ever()
