@@ -21,12 +21,11 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
-from coordinator.core import events
-from coordinator.core.completion import STOP_STAGES
 from coordinator.core.errors import TfleaseError
-from coordinator.core.liveness import STOP_BOUND
 from coordinator.engine import Engine
+from coordinator.limits import raise_descriptor_limit
 from coordinator.server import Server
+from coordinator.shutdown import Ending, stop_runs
 
 _log = logging.getLogger("tflease.coordinator")
 
@@ -65,24 +64,7 @@ class EmbeddedConfig:
         return config
 
 
-class _Ending:
-    """Why the process should end; the first reason stays."""
-
-    def __init__(self) -> None:
-        self._reason: str | None = None
-        self._asked = asyncio.Event()
-
-    def ask(self, reason: str) -> None:
-        if self._reason is None:
-            self._reason = reason
-        self._asked.set()
-
-    async def wait(self) -> str:
-        await self._asked.wait()
-        return self._reason or ""
-
-
-def _watch_driver(pid: int, ending: _Ending) -> int:
+def _watch_driver(pid: int, ending: Ending) -> int:
     """Watches the driver; returns the pidfd. The driver is our parent, so its pid cannot have
     been reused as long as it still is. Raises ProcessLookupError when it is not."""
     loop = asyncio.get_running_loop()
@@ -95,14 +77,14 @@ def _watch_driver(pid: int, ending: _Ending) -> int:
     return pidfd
 
 
-def _lifeline(ending: _Ending) -> None:
+def _lifeline(ending: Ending) -> None:
     if not os.read(0, 4096):
         asyncio.get_running_loop().remove_reader(0)
         ending.ask("the driver closed its coordinator")
 
 
 async def _run(config: EmbeddedConfig) -> int:
-    ending = _Ending()
+    ending = Ending()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.ask, f"the coordinator got {number.name}")
@@ -121,7 +103,8 @@ async def _run(config: EmbeddedConfig) -> int:
     reason = await ending.wait()
     loop.remove_reader(pidfd)
     os.close(pidfd)
-    await _stop_runs(server.engine, reason)
+    if not await stop_runs(server.engine, reason):
+        _log.error("members did not end in time; their agents stop them by themselves")
     await server.stop()
     return 0
 
@@ -133,20 +116,6 @@ def _answer(message: dict[str, object]) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
-
-
-async def _stop_runs(engine: Engine, reason: str) -> None:
-    """On return every run has ended, or had the time to."""
-    longest = 0.0
-    for view in engine.views():
-        if not view.phase.is_terminal:
-            longest = max(longest, *view.spec.grace.values())
-            engine.feed(events.OwnerLost(view.run_id, reason))
-    try:
-        async with asyncio.timeout(len(STOP_STAGES) * (longest + STOP_BOUND)):
-            await engine.all_ended()
-    except TimeoutError:
-        _log.error("members did not end in time; their agents stop them by themselves")
 
 
 def _read_config() -> EmbeddedConfig:
@@ -171,6 +140,7 @@ def main() -> int:
     logging.basicConfig(
         level=config.log_level, format="tflease coordinator: %(levelname)s: %(message)s"
     )
+    raise_descriptor_limit()
     return asyncio.run(_run(config))
 
 

@@ -27,7 +27,7 @@ class LogService(log_grpc.LogServiceServicer):
             raise InvalidReservation(f"offset {request.offset}: must be 0 or more")
         member = members[wanted]
         session = self._engine.session(run_id, member.incarnation)
-        if session is None:
+        if session is None or member.phase.has_ended:  # its agent is about to leave
             return wire.log_chunk_to_pb(_what_is_left(member))
         offset = request.offset if request.HasField("offset") else None
         chunk = await self._engine.logs.ask(session.send, offset, request.max_bytes)

@@ -262,6 +262,7 @@ def spec_from_pb(message: pb.RunSpec) -> model.RunSpec:
         completion=frozenset(_role_from_pb(number) for number in message.completion),
         python_version=message.python_version,
         tflease_version=message.tflease_version,
+        owner_timeout=seconds(message.owner_timeout) if message.HasField("owner_timeout") else None,
     )
 
 

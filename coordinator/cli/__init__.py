@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import doctor, version
+from coordinator.cli import doctor, logs, serve, status, stop, version
 
 app = typer.Typer(
     name="tflease",
@@ -42,12 +42,17 @@ def tflease(
     """Distributed TensorFlow on the Spark cluster you already have.
 
     Runs are started from Python, by coordinator.TFCluster.run. When the first one does not
-    start, ask `tflease doctor`.
+    start, ask `tflease doctor`. The runs of a daemon, `tflease serve`, can be looked at and
+    stopped from here.
     """
 
 
 app.command("version")(version.version)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(serve.serve)
+app.command("status")(status.status)
+app.command("stop")(stop.stop)
+app.command("logs")(logs.logs)
 
 
 def main() -> None:

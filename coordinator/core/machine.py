@@ -11,7 +11,7 @@ from dataclasses import replace
 from coordinator.core import diagnosis, events
 from coordinator.core.effects import Effect, RunChanged
 from coordinator.core.errors import InvalidRun, UnknownRun
-from coordinator.core.model import RunId, RunView
+from coordinator.core.model import RunId, RunPhase, RunView
 from coordinator.core.run import Run
 
 KEPT_RUNS = 100
@@ -59,9 +59,10 @@ class Machine:
                 return tuple(self._run(event.run_id).attend(event, now))
 
     def _forget_old(self) -> None:
-        ended = [run_id for run_id, run in self._runs.items() if run.phase.is_terminal]
-        for run_id in ended[: max(0, len(ended) - KEPT_RUNS)]:
-            del self._runs[run_id]
+        ended = [run for run in self._runs.values() if run.phase.is_terminal]
+        ended.sort(key=lambda run: run.ended_at)  # whoever waits for the latest must still see them
+        for run in ended[: max(0, len(ended) - KEPT_RUNS)]:
+            del self._runs[run.run_id]
 
     def _due(self, now: float) -> list[Run]:
         return [run for run in self._runs.values() if run.next_deadline() <= now]
@@ -76,6 +77,10 @@ class Machine:
         """The instant at which ``TimePassed`` is due at the latest; infinity when never. It may
         be earlier than needed, never later."""
         return min((run.next_deadline() for run in self._runs.values()), default=float("inf"))
+
+    def phase(self, run_id: RunId) -> RunPhase:
+        """Where a run stands, without the price of a view. Raises UnknownRun."""
+        return self._run(run_id).phase
 
     def view(self, run_id: RunId, now: float) -> RunView:
         """A frozen picture of a run, with the diagnosis. Raises UnknownRun."""

@@ -3,6 +3,7 @@ claims the same slot again (R3), whatever executor it lands on."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 from coordinator.core.errors import ExecutorUnfit
@@ -76,21 +77,64 @@ def cluster_spec(endpoints: Iterable[tuple[MemberId, Endpoint]]) -> ClusterSpec:
 
 def address_problem(members: Iterable[MemberView]) -> str:
     """What is wrong with a gang's addresses, or "": TensorFlow would only hang on an address
-    that others cannot reach, or that two members share (R9)."""
+    that others cannot reach, or that two members share (R9).
+
+    Only what is certain to fail. Addresses are compared as what they are, never as text that
+    begins alike (R10), and hosts by their boot id: each container on a host has a name of its own.
+    """
     all_members = list(members)
     hosts = {member.executor.boot_id for member in all_members if member.executor is not None}
-    taken: dict[str, MemberId] = {}
+    at_endpoint: dict[tuple[str, int], MemberView] = {}
+    at_address: dict[str, MemberView] = {}
     for member in all_members:
         if member.endpoint is None:
             continue
-        address = member.endpoint.address
-        if len(hosts) > 1 and member.endpoint.is_loopback:
+        problem = _endpoint_problem(member.endpoint, is_alone=len(hosts) < 2)
+        if problem:
+            return f"{member.id} on {member.executor} advertises {member.endpoint.address}{problem}"
+        address = _normal(member.endpoint.host)
+        other = at_endpoint.setdefault((address, member.endpoint.port), member)
+        if other is not member:
+            return f"{other.id} and {member.id} both advertise {member.endpoint.address}"
+        other = at_address.setdefault(address, member)
+        if _on_two_hosts(other, member):
             return (
-                f"{member.id} on {member.executor} advertises {address}, which members on other "
-                "hosts cannot reach: set spark.driver.host to an address that executors route to "
-                "over the network"
+                f"{other.id} on {other.executor} and {member.id} on {member.executor} both "
+                f"advertise {member.endpoint.host}, but are on two machines: it may be the "
+                "address of a container or virtual machine that only its own host reaches; say "
+                "which network members share (network=...)"
             )
-        if address in taken:
-            return f"{taken[address]} and {member.id} both advertise {address}"
-        taken[address] = member.id
     return ""
+
+
+def _endpoint_problem(endpoint: Endpoint, *, is_alone: bool) -> str:
+    """``is_alone``: all members are on one host."""
+    if endpoint.is_loopback and not is_alone:
+        return (
+            ", which members on other hosts cannot reach: set spark.driver.host to an address "
+            "that executors route to over the network, or say which network members share "
+            "(network=...)"
+        )
+    if not 1 <= endpoint.port <= 65535:
+        return ", which is no TCP port"
+    try:
+        address = ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        return ""  # a name, or of one interface ("fe80::1%eth0"): who can tell
+    if address.is_unspecified or address.is_multicast:
+        return ", which is the address of no host"
+    return ""
+
+
+def _normal(host: str) -> str:
+    """An address of version 6 can be written in many ways."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
+def _on_two_hosts(one: MemberView, other: MemberView) -> bool:
+    if one.executor is None or other.executor is None:
+        return False
+    return one.executor.boot_id != other.executor.boot_id

@@ -52,6 +52,7 @@ class Run:
         self.generation = 0
         self.revision = 1
         self.created_at = now
+        self.ended_at = _NEVER
         self._members = {slot: Member(slot, now) for slot in roster.members(spec.roles)}
         self._silence = liveness.SilenceWatch(self._members.values(), spec)
         self._forming_deadline = now + spec.reservation_timeout
@@ -308,6 +309,7 @@ class Run:
             self._ending.settle()
         if all(member.phase.has_ended for member in members):
             self.phase = next_run_phase(self.phase, _ENDED[self._ending.kind])
+            self.ended_at = now
         return effects + self._changed()
 
     # -- time ------------------------------------------------------------------------------

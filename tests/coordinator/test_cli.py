@@ -23,9 +23,9 @@ HEAVY = ("google.protobuf", "grpc", "pyarrow", "pyspark", "tensorflow")
 
 
 def tflease(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """As a user's shell runs it."""
+    """As a user's shell runs it, with nothing that this process has loaded."""
     return subprocess.run(
-        [sys.executable, "-c", "from coordinator.cli import main; main()", *arguments],
+        [sys.executable, "-m", "coordinator.cli", *arguments],
         env={**os.environ, **environment},
         cwd=ROOT,
         capture_output=True,
@@ -44,6 +44,14 @@ def test_starting_it_loads_nothing_heavy() -> None:
 def test_the_console_script_is_this() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"tflease": "coordinator.cli:main"}
+
+
+def test_help_of_the_module_lists_every_command() -> None:
+    """`python -m coordinator.cli`, for where the console script is not on the PATH."""
+    shown = tflease("--help")
+    assert shown.returncode == 0, shown.stderr
+    words = shown.stdout.split()
+    assert {"doctor", "serve", "status", "stop", "version"} <= set(words)
 
 
 def test_version_names_everything_that_matters() -> None:
@@ -65,7 +73,18 @@ def test_version_as_json() -> None:
     assert found["tflease"] == coordinator.__version__
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("version", "-h"), ("doctor", "--help")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--help",),
+        ("version", "-h"),
+        ("doctor", "--help"),
+        ("serve", "--help"),
+        ("status", "--help"),
+        ("stop", "--help"),
+    ],
+)
 def test_help(arguments: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(app, list(arguments))
     assert "Usage: " in shown.output

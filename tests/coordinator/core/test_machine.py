@@ -224,13 +224,16 @@ def test_of_the_runs_that_have_ended_only_the_latest_are_remembered() -> None:
     machine = Machine()
     spec = RunSpec(roles=Roles(worker=1))
     living = RunId("living")
-    machine.handle(events.RunCreated(living, spec), 0.0)
+    long = RunId("long")
+    for run in (living, long):
+        machine.handle(events.RunCreated(run, spec), 0.0)
     for number in range(KEPT_RUNS + 5):
         run = RunId(f"run-{number}")
-        machine.handle(events.RunCreated(run, spec), 0.0)
-        machine.handle(events.StopRequested(run, "enough"), 0.0)
-    machine.handle(events.RunCreated(RunId("last"), spec), 0.0)
+        machine.handle(events.RunCreated(run, spec), float(number))
+        machine.handle(events.StopRequested(run, "enough"), float(number))
+    machine.handle(events.StopRequested(long, "enough"), 1000.0)
+    machine.handle(events.RunCreated(RunId("last"), spec), 1000.0)
     known = machine.run_ids()
     assert len(known) == KEPT_RUNS + 2
-    assert {living, "last", f"run-{KEPT_RUNS + 4}"} <= set(known)
+    assert {living, long, "last", f"run-{KEPT_RUNS + 4}"} <= set(known), "by their ends"
     assert "run-0" not in known

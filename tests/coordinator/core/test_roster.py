@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.core import roster
 from coordinator.core.errors import ExecutorUnfit
@@ -90,6 +92,39 @@ def test_two_members_at_one_address_are_both_named() -> None:
     assert roster.address_problem(same) == "worker:0 and worker:1 both advertise 10.0.0.1:1"
     similar = [view(0, "a", Endpoint("10.0.0.1", 1)), view(1, "b", Endpoint("10.0.0.10", 1))]
     assert roster.address_problem(similar) == ""
+
+
+def test_hosts_whose_names_begin_alike_are_different_hosts() -> None:
+    """R10: the boot ids decide, as a whole; here "boot-of-10.0.0.1" begins the other one."""
+    alike = [view(0, "10.0.0.1", Endpoint("127.0.0.1", 1)), view(1, "10.0.0.10", None)]
+    assert "which members on other hosts cannot reach" in roster.address_problem(alike)
+    same = [view(0, "10.0.0.1", Endpoint("127.0.0.1", 1)), view(1, "10.0.0.1", None)]
+    assert roster.address_problem(same) == ""
+
+
+ALIKE = st.builds(
+    Endpoint,
+    st.sampled_from(["10.0.0.1", "10.0.0.10", "10.0.0.100", "10.0.0.11", "1.10.0.0.1", "10.0.0"]),
+    st.sampled_from([1, 10, 11, 100, 1000]),
+)
+
+
+@given(st.lists(ALIKE, min_size=1, max_size=12))
+def test_addresses_are_the_same_only_when_all_of_them_is(endpoints: list[Endpoint]) -> None:
+    """R10: 10.0.0.1 is no prefix match of 10.0.0.10, nor port 1 one of port 10."""
+    members = [view(index, "a", endpoint) for index, endpoint in enumerate(endpoints)]
+    first_of: dict[tuple[str, int], int] = {}
+    clash = ""
+    for index, endpoint in enumerate(endpoints):
+        first = first_of.setdefault((endpoint.host, endpoint.port), index)
+        if first != index:
+            clash = f"worker:{first} and worker:{index} both advertise "
+            break
+    problem = roster.address_problem(members)
+    assert problem.startswith(clash)
+    assert bool(problem) == bool(clash)
+    spec = roster.cluster_spec((member.id, endpoints[member.id.index]) for member in members)
+    assert spec == {"worker": tuple(f"{each.host}:{each.port}" for each in endpoints)}
 
 
 def test_an_executor_with_another_python_is_unfit_and_told_what_to_change() -> None:

@@ -1,0 +1,95 @@
+"""Runs as JSON, with names that stay (docs/operations.md, "The daemon", lists them)."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from coordinator.core.model import (
+    ExitReport,
+    Failure,
+    MemberPhase,
+    MemberView,
+    RunView,
+)
+
+JsonObject = dict[str, Any]
+
+
+def run_summary(run: RunView) -> JsonObject:
+    """A run without its members."""
+    phases = [member.phase for member in run.members]
+    return {
+        "id": run.run_id,
+        "name": run.spec.name,
+        "phase": run.phase.value,
+        "created_at": _time(run.created_at),
+        "generation": run.generation,
+        "settled": run.settled,
+        "stop_reason": run.stop_reason or None,
+        "members_total": len(phases),
+        "members_ready": phases.count(MemberPhase.READY),
+        "members_running": phases.count(MemberPhase.RUNNING),
+        "members_ended": sum(phase.has_ended for phase in phases),
+        "waiting_for": list(run.diagnosis),
+        "failure": _failure(run.failure),
+    }
+
+
+def run_with_members(run: RunView) -> JsonObject:
+    """All of it."""
+    return {**run_summary(run), "members": [_member(member) for member in run.members]}
+
+
+def _member(member: MemberView) -> JsonObject:
+    executor = member.executor
+    return {
+        "id": str(member.id),
+        "phase": member.phase.value,
+        "phase_at": _time(member.phase_at),
+        "host": executor.hostname if executor else None,
+        "executor_id": (executor.executor_id or None) if executor else None,
+        "directory": (executor.directory or None) if executor else None,
+        "address": member.endpoint.address if member.endpoint else None,
+        "attempt": member.incarnation,
+        "step": member.step,
+        # What JSON has no number for: not a number, infinity.
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in member.metrics.items()
+        },
+        "exit": _exit(member.exit),
+    }
+
+
+def _exit(report: ExitReport | None) -> JsonObject | None:
+    if report is None:
+        return None
+    return {
+        "cause": report.cause.value,
+        "exit_code": report.exit_code,
+        "signal": report.signal,
+        "killed_by_us": report.killed_by_us,
+        "reason": report.reason or None,
+        "exception_type": report.exception_type or None,
+        "message": report.message or None,
+        "proof": report.proof.value,
+        "survivors": list(report.survivors),
+    }
+
+
+def _failure(failure: Failure | None) -> JsonObject | None:
+    if failure is None:
+        return None
+    return {
+        "cause": failure.cause.value,
+        "member": str(failure.member) if failure.member else None,
+        "summary": failure.summary,
+        "others": list(failure.others),
+    }
+
+
+def _time(unix: float) -> str:
+    """ISO 8601, UTC, in milliseconds: "2026-01-31T12:00:00.000Z"."""
+    text = datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

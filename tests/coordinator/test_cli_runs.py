@@ -1,0 +1,95 @@
+"""What the commands that look at runs make of addresses, ids, times and other people's texts."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+from rich.console import Console
+
+from coordinator.cli import connection, run_json, run_tables
+from coordinator.core import roster
+from coordinator.core.model import (
+    MemberPhase,
+    MemberView,
+    Roles,
+    RunId,
+    RunPhase,
+    RunSpec,
+    RunView,
+)
+
+
+def run(run_id: str, name: str = "mnist", diagnosis: tuple[str, ...] = ()) -> RunView:
+    spec = RunSpec(Roles(worker=2), name=name)
+    members = tuple(
+        MemberView(slot, MemberPhase.EXPECTED, phase_at=0.0) for slot in roster.members(spec.roles)
+    )
+    return RunView(
+        RunId(run_id), spec, RunPhase.FORMING, 0, members, 0.0, revision=1, diagnosis=diagnosis
+    )
+
+
+@pytest.mark.parametrize(
+    "text, address",
+    [
+        ("127.0.0.1:7787", ("127.0.0.1", 7787)),
+        ("grpc://driver.example:1", ("driver.example", 1)),
+        ("[::1]:7787", ("::1", 7787)),
+        ("grpc://[::1]:0", ("::1", 0)),
+    ],
+)
+def test_addresses_are_taken_with_and_without_a_scheme(text: str, address: object) -> None:
+    assert connection.parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", ":1", "h:70000", "h:-1", "http://h:1"])
+def test_what_is_no_address_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        connection.parse_address(text)
+
+
+def test_a_scheme_that_promises_tls_is_refused() -> None:
+    with pytest.raises(ValueError, match="plaintext"):
+        connection.parse_address("grpcs://host:1")
+
+
+def test_a_run_is_chosen_by_the_beginning_of_its_id() -> None:
+    runs = [run("abc1"), run("abd2")]
+    assert connection.choose(runs, "abd").run_id == "abd2"
+    assert connection.choose([*runs, run("abc12")], "abc1").run_id == "abc1", "exactly that one"
+
+
+@pytest.mark.parametrize(
+    "wanted, code", [("ab", connection.USAGE), ("x", connection.NO_SUCH_RUN), ("", 3)]
+)
+def test_a_beginning_that_fits_none_or_several_is_refused(
+    wanted: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as refused:
+        connection.choose([run("abc1"), run("abd2")], wanted)
+    assert refused.value.exit_code == code
+    said = capsys.readouterr().err
+    assert wanted in said
+    assert code == connection.NO_SUCH_RUN or ("abc1" in said and "abd2" in said)
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h 0 min"), (180_000, "2 d 2 h")],
+)
+def test_ages_have_one_or_two_units(seconds: float, text: str) -> None:
+    assert run_tables.age(seconds) == text
+
+
+def test_a_name_cannot_write_to_the_terminal() -> None:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(run_tables.all_runs([run("abc1", "\x1b[2Jevil", ("[red]x",))], now=60.0))
+        console.print(run_tables.one_run(run("abc1", "\x1b[2Jevil", ("[red]x",)), now=60.0))
+    assert "\x1b[2J" not in captured.get()
+    assert captured.get().count("evil") == 2
+    assert captured.get().count("[red]x") == 2, "markup of theirs is text, too"
+
+
+def test_times_in_json_are_utc_in_milliseconds() -> None:
+    assert run_json.run_summary(run("abc1"))["created_at"] == "1970-01-01T00:00:00.000Z"
