@@ -9,10 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import kill_latency, machine, report
+from benchmarks import crash, gang_formation, kill_latency, machine, report, startup
 from benchmarks.figure import Figure, Result, Settings
 
-FIGURES: dict[str, Figure] = {figure.name: figure for figure in (kill_latency.FIGURE,)}
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (startup.FIGURE, gang_formation.FIGURE, crash.FIGURE, kill_latency.FIGURE)
+}
 """Every figure there is. A new one: a module with a FIGURE, and its name here."""
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -29,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         console.print(
             f"[bold]{figure.name}[/bold]: {figure.summary}", highlight=False, soft_wrap=True
         )
-        settings = Settings(repeats=options.repeats, console=console)
+        settings = Settings(repeats=options.repeats or figure.repeats, console=console)
         result, facts = _measure(figure, settings)
         report.show(console, figure, result, facts)
         if not options.no_report:
@@ -57,6 +60,7 @@ def _measure(figure: Figure, settings: Settings) -> tuple[Result, dict[str, str]
 
 def _parser() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {figure.name:16}{figure.summary}" for figure in FIGURES.values())
+    defaults = ", ".join(f"{figure.name} {figure.repeats}" for figure in FIGURES.values())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure on this machine what tflease promises in numbers.",
@@ -69,9 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repeats",
         type=_positive,
-        default=10,
         metavar="N",
-        help="how often each case is measured (default: %(default)s)",
+        help=f"how often each case is measured (default: {defaults})",
     )
     parser.add_argument(
         "--report",

@@ -51,8 +51,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """An entry of the registry; ``measure`` may take minutes."""
+    """An entry of the registry; ``measure`` may take minutes. ``repeats``: how often each case is
+    measured unless the command line says otherwise."""
 
     name: str
     summary: str
     measure: Callable[[Settings], Result]
+    repeats: int = 10

@@ -123,18 +123,21 @@ def kill_and_watch(question: Question) -> Answer:
     victim_gone = gone.get(question.victim.pid, math.inf)
     if question.victim not in question.watched:
         gone.pop(question.victim.pid, None)
-    return Answer(victim_gone, gone, late, tuple(f"{pid} {_command(pid)}" for pid in left))
+    return Answer(victim_gone, gone, late, tuple(f"{pid} {command(pid)}" for pid in left))
 
 
-def marked(marker: str, without: int) -> list[Process]:
-    """Everything alive on this machine that was started with this marker."""
+def marked(marker: str, without: int = 0) -> list[Process]:
+    """Everything alive on this machine that was started with this marker; with one that begins
+    so where it ends in a slash (``RUN/``: all members of a run)."""
     wanted = f"{_MARKER}={marker}".encode()
+    fits = bytes.startswith if marker.endswith("/") else bytes.__eq__
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == without:
             continue
         with suppress(OSError):  # it ends while we look, or is none of ours
-            if wanted in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+            variables = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
+            if any(fits(variable, wanted) for variable in variables):
                 stat = _stat(int(name))
                 if stat[0] not in ("Z", "X"):
                     found.append(Process(int(name), int(stat[19])))
@@ -167,7 +170,8 @@ def _stat(pid: int) -> list[str]:
     return text[text.rindex(")") + 2 :].split()
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """How it was started; for people, and to tell who is who."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
