@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
-from coordinator.testing import COMPLETED, FakeExecutor, Serving, serving
+from coordinator.testing import COMPLETED, Serving, serving
 from executor_agent.attendance import (
     Ended,
     Entered,
@@ -35,7 +34,7 @@ from executor_agent.attendance import (
     report_from,
 )
 from tests.integration.line import Line, line_to
-from tests.integration.membership import HURRIED, UNHURRIED, WORKER, Member
+from tests.integration.membership import HURRIED, UNHURRIED, Member
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -211,46 +210,6 @@ async def test_a_stop_is_handed_on_with_its_grace(
     assert (stop.reason, stop.grace) == ("enough of it", 2.5)
     member.report(Ended(start.generation, ExitReport(Cause.STOPPED, proof=Proof.KERNEL)))
     assert (await coordinator.ended(run_of(member))).phase is RunPhase.CANCELLED
-
-
-class ImpatientClient(ReservationClient):
-    """Asks again at once when it has to stand by."""
-
-    def __init__(self, address: str, token: str) -> None:
-        super().__init__(address, token)
-        self.answers: list[Reservation] = []
-        self.asked_again = asyncio.Event()
-
-    async def reserve(self, *claim: Any) -> Reservation:
-        answer = await super().reserve(*claim)
-        self.answers.append(answer)
-        if len(self.answers) == 3:
-            self.asked_again.set()
-        return replace(answer, retry_delay=0.01)
-
-
-async def test_a_second_attempt_stands_by_until_the_first_is_proven_gone(
-    coordinator: Serving,
-) -> None:
-    """R3, R4: speculation, and the retry of a task that was lost."""
-    run_id = coordinator.create_run(UNHURRIED)
-    address, token = coordinator.address, coordinator.token
-    async with FakeExecutor(address, token, run_id, WORKER) as first:
-        await first.reserve()
-        await first.attend()
-        client = ImpatientClient(address, token)
-        second = Member(address, token, run_id, client=client)
-        try:
-            await client.asked_again.wait()
-            assert not any(answer.is_granted for answer in client.answers)
-            assert not second.membership.is_reserved
-            await first.end(PREEMPTED)
-            view = await coordinator.until(
-                run_id, lambda run: run.members[0].incarnation == "attempt-1"
-            )
-            assert view.members[0].phase is MemberPhase.RESERVED
-        finally:
-            await second.close()
 
 
 async def test_an_unreachable_coordinator_is_told_with_both_ends(
