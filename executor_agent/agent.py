@@ -1,8 +1,8 @@
 """The agent: one per member, between its sentinel, its process and the coordinator.
 
-Owns gRPC, the token, the port and the logs. No user code runs here. It starts nothing and kills
-nothing while the sentinel lives: it asks. When the sentinel is gone it sweeps what carries the
-member's marker, reports, and leaves.
+Owns gRPC, the token, the port, the logs, and the question whether the other members can be
+reached. No user code runs here. It starts nothing and kills nothing while the sentinel lives: it
+asks. When the sentinel is gone it sweeps what carries the member's marker, reports, and leaves.
 
 ``python -m executor_agent.agent``, with the descriptors of ``core.supervision``.
 """
@@ -16,28 +16,30 @@ import platform
 import signal
 import socket
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coordinator.client import ReservationClient, Start, Stop
 from coordinator.core.model import (
     VERSION,
+    Cause,
     Endpoint,
     ExecutorInfo,
     IncarnationId,
     MemberId,
     RunId,
 )
-from executor_agent import framing, logs, ports
+from executor_agent import endpoint, framing, logs, reach
 from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
-from executor_agent.core import supervision
+from executor_agent.core import peers, supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import ExitFacts
 from executor_agent.linux import boot_id
 from executor_agent.member_directory import read_outcome
+from executor_agent.ports import HeldPort
 from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 
@@ -46,7 +48,6 @@ _DELIVERY_TIMEOUT = 2.5
 
 _LOG_TIMEOUT = 0.5
 _SWEEP_TIMEOUT = 10.0
-_ROUTE_INTERVAL = 1.0
 
 _MAX_REASON = 2000  # characters; the sentinel reads 64 KiB
 
@@ -74,17 +75,20 @@ class Agent:
             self._directory / supervision.MEMBER_LOG, f"[{config.member}] "
         )
         self._to_member: asyncio.StreamWriter | None = None
+        self._port: HeldPort | None = None
+        self._address = ""  # what the member advertises
         self._started: Start | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._generation = 0
+        self._unreachable: tuple[str, str] | None = None  # why we stopped it: reason, message
         self._stop_asked = False
         self._complained = False
 
     async def run(self) -> None:
         """The member's whole life. Never raises for what a peer does."""
-        port = ports.HeldPort()
         channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
         reader, self._to_member = await asyncio.open_connection(sock=channel)
-        attending = asyncio.create_task(self._attend(port.port))
+        attending = asyncio.create_task(self._or_stop(self._attend()))
         background = [attending, asyncio.create_task(self._listen_to_member(reader))]
         self._copier.start()
         try:
@@ -92,38 +96,31 @@ class Agent:
             await self._report_end(facts, attending)
             self._tell_sentinel({"command": "done"})
         finally:
+            background += [self._starting] if self._starting is not None else []
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
             await self._client.close()
-            port.close()
+            if self._port is not None:
+                self._port.close()
 
     # -- the coordinator -------------------------------------------------------------------
 
-    async def _attend(self, port: int) -> None:
+    async def _attend(self) -> None:
+        """Raises MustStop."""
+        self._port = await endpoint.hold_port(self._config)
+        self._address = await endpoint.own_address(self._config)
+        await self._membership.run(self._executor(), Endpoint(self._address, self._port.port))
+
+    async def _or_stop(self, work: Coroutine[Any, Any, None]) -> None:
+        """What our own work fails of is the member's end, with a reason."""
         try:
-            address = await self._address()
-            await self._membership.run(self._executor(), Endpoint(address, port))
+            await work
         except MustStop as error:
             self._ask_to_stop(0.0, str(error))
         except Exception as error:
             self._ask_to_stop(0.0, f"the agent failed: {type(error).__name__}: {error}")
             raise
-
-    async def _address(self) -> str:
-        """In a thread, because a name server may take its time. Raises MustStop."""
-        host, port = ports.split_address(self._config.coordinator)
-        give_up_at = time.monotonic() + self._config.connect_timeout
-        while True:
-            try:
-                return await asyncio.to_thread(ports.address_towards, host, port)
-            except OSError as error:
-                if time.monotonic() >= give_up_at:
-                    raise MustStop(
-                        f"no route from {socket.gethostname()} to the coordinator at "
-                        f"{self._config.coordinator}: {error}"
-                    ) from None
-                await asyncio.sleep(_ROUTE_INTERVAL)
 
     def _executor(self) -> ExecutorInfo:
         return ExecutorInfo(
@@ -140,6 +137,22 @@ class Agent:
         if self._started is not None and command.generation <= self._started.generation:
             return  # said again after a lost session
         self._started, self._generation = command, command.generation
+        self._starting = asyncio.create_task(self._or_stop(self._start_if_reachable(command)))
+
+    async def _start_if_reachable(self, command: Start) -> None:
+        """TensorFlow would hang on a peer that it cannot reach, and name nobody (R9)."""
+        to_check = peers.to_check(command.cluster_spec, self._member.role.value, self._member.index)
+        unreached = await reach.unreached(to_check)
+        if unreached:
+            here = f"{socket.gethostname()} ({self._address})"
+            ways = peers.ways_that_fail(unreached)
+            reason = f"{self._member} on {here} cannot reach {ways}"[:_MAX_REASON]
+            self._unreachable = reason, f"from {here} to {ways}"
+            self._ask_to_stop(0.0, reason)
+        else:
+            self._tell_start(command)
+
+    def _tell_start(self, command: Start) -> None:
         self._tell_member(
             {
                 "command": "start",
@@ -158,6 +171,8 @@ class Agent:
 
     def _stop(self, command: Stop) -> None:
         self._stop_asked = True
+        if self._starting is not None:
+            self._starting.cancel()
         self._ask_to_stop(command.grace, command.reason)
 
     # -- the member's process --------------------------------------------------------------
@@ -239,6 +254,8 @@ class Agent:
             stop_asked=self._stop_asked,
             log_tail=logs.tail(self._directory / supervision.MEMBER_LOG),
         )
+        if self._unreachable is not None and facts.reason == self._unreachable[0]:
+            report = replace(report, cause=Cause.UNREACHABLE, message=self._unreachable[1])
         # Beside the delivery, which may fail: then this is all that is left to read.
         copied = asyncio.create_task(asyncio.to_thread(self._copier.finish, _LOG_TIMEOUT))
         # Also when the slot is not reserved yet: a process may fail faster than we connect.

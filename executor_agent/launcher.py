@@ -14,6 +14,7 @@ import site
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
 
@@ -32,6 +33,7 @@ from executor_agent.sentinel_handle import AttachedSentinel, DetachedSentinel
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 
 _SLACK = 5.0  # on top of everything the sentinel may take: a starved machine, a slow disk
+_SPARK_INTERVAL = 1.0  # seconds between two looks at whether Spark still wants the task
 _LOOK_INTERVAL = 0.1  # at whether the member has entered; its end wakes us at once
 
 
@@ -43,8 +45,13 @@ class SentinelProcess:
     over; from then on it is none of ours.
     """
 
-    def __init__(self, launch: MemberLaunch) -> None:
+    def __init__(
+        self, launch: MemberLaunch, is_abandoned: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``is_abandoned``: whether nobody waits any more for what the task returns; it is looked
+        at once a second, and then the member is stopped as if the task had died."""
         self._launch = launch
+        self._is_abandoned = is_abandoned
         self._sentinel: AttachedSentinel | DetachedSentinel | None = None
         self._asked_to_hand_over = False
         self._handed_over = False
@@ -106,6 +113,11 @@ class SentinelProcess:
         """Wait for the sentinel's end. False: it still runs after `timeout` seconds."""
         return self._sentinel is None or self._sentinel.wait(timeout)
 
+    def watch(self) -> None:
+        """Wait for the sentinel's end, or until nobody wants the task any more."""
+        while not (self.wait(_SPARK_INTERVAL) or self._is_abandoned()):
+            pass
+
     def hold(self) -> bool:
         """Be the anchor until the member has entered main_fun, then hand over to the executor.
 
@@ -114,7 +126,7 @@ class SentinelProcess:
         finished.
         """
         entered = self._launch.directory / ENTERED
-        while not self.wait(_LOOK_INTERVAL):
+        while not self.wait(_LOOK_INTERVAL) and not self._is_abandoned():
             if entered.exists():
                 return self._hand_over()
         return False
@@ -154,7 +166,7 @@ class SentinelProcess:
         lives and was handed over."""
         with self:
             if not self._launch.detached:
-                self.wait()
+                self.watch()
             elif self.hold():
                 return None
         return self.finish()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from executor_agent import logs, member_directory, processes
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import MEMBER_LOG, AnchorName
+from executor_agent.jvm_connection import JvmConnection
 from executor_agent.launcher import SentinelProcess
 from executor_agent.member_launch import MemberLaunch
 from executor_agent.processes import ProcessIdentity
@@ -107,7 +108,8 @@ class MemberTask:
             launch = self._launch(member, incarnation, directory, cpus)
             if launch.detached and "executor" not in launch.watch:
                 return {**row, "refusal": _NO_EXECUTOR}
-            sentinel = SentinelProcess(launch)
+            jvm = JvmConnection.of_this_worker()
+            sentinel = SentinelProcess(launch, lambda: jvm is not None and jvm.is_closed)
             tombstone = sentinel.run()
         except OSError as error:  # no process, memory or descriptor to be had, or no cwd
             return {**row, "refusal": f"the member could not be started: {error}"}

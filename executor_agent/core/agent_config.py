@@ -46,6 +46,8 @@ class AgentConfig:
             if values.get("ports") is not None:
                 first, last = values["ports"]
                 values["ports"] = (int(first), int(last))
+                if not 1 <= int(first) <= int(last) <= 65535:
+                    raise ValueError(f"{first}-{last} is no range of ports")
             return cls(**values)
-        except TypeError as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"broken agent configuration: {error}") from None

@@ -72,6 +72,27 @@ def test_a_port_that_is_closed_is_free_again() -> None:
         next_one.bind(("127.0.0.1", port))
 
 
+@needs_version_6
+def test_the_port_is_held_on_both_versions_of_ip(held: HeldPort) -> None:
+    """R8: TensorFlow listens on both, and cannot where a stranger is on one of them."""
+    with closing(socket.socket(socket.AF_INET6)) as stranger:
+        stranger.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with pytest.raises(OSError, match="in use"):
+            stranger.bind(("::", held.port))
+
+
+def test_without_version_6_the_port_is_held_on_version_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnlyVersion4(socket.socket):
+        def __init__(self, family: int = -1, type: int = -1) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(97, "Address family not supported by protocol")
+            super().__init__(family, type)
+
+    monkeypatch.setattr(ports.socket, "socket", OnlyVersion4)
+    with closing(HeldPort()) as held:
+        assert held._sockets[0].family is socket.AF_INET
+
+
 def test_towards_this_machine_the_address_is_the_loopback_s() -> None:
     assert address_towards("127.0.0.1", 1) == "127.0.0.1"
 
@@ -93,7 +114,7 @@ def answers(*addresses: str) -> list[tuple[object, ...]]:
 
 
 def test_a_name_of_both_versions_is_reached_by_version_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R8: the port is held on version 4."""
+    """R9: hosts are more often without a route of version 6."""
     monkeypatch.setattr(ports.socket, "getaddrinfo", lambda *_, **__: answers("::1", "127.0.0.1"))
     assert address_towards("driver", 1) == "127.0.0.1"
 

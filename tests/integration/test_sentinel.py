@@ -190,7 +190,7 @@ def test_an_agent_that_dies_ends_the_member(
     member: Member, agent: dict[str, object], reason: str
 ) -> None:
     """Nobody would renew, report or fence any more."""
-    ready = {"after": str(member.pids / "double")} if agent else {}
+    ready = {"after": str(member.pids / "member")} if agent else {}  # it comes last
     member.start(payload=NASTY, agent={**agent, **ready})
     if not agent:
         signal_if_same(member.agent(), signal.SIGKILL)
@@ -329,3 +329,17 @@ def writable_pipes(pid: int) -> set[str]:
 
 def descriptors(pid: int) -> set[int]:
     return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+
+
+def test_a_task_that_spark_has_dropped_without_killing_it_stops_its_member(
+    member: Member, tmp_path: Path
+) -> None:
+    """O1: Spark kills the Python worker of a task only if the JVM's side still runs."""
+    hung_up = tmp_path / "hung-up"
+    member.start(payload=NASTY, hung_up=str(hung_up))
+    assert all(is_running(who) for who in member.tree())
+    hung_up.touch()
+    tombstone = member.result()
+    assert not any(is_running(who) for who in member.tree())
+    assert tombstone.reason == "task let go of its lifeline"
+    assert tombstone.proof == "kernel"

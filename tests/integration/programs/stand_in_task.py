@@ -2,7 +2,7 @@
 
 argv[1] is a JSON file: the launch, in plain values. Says {"sentinel": [pid, create_time]} when it
 has started, and the tombstone when it has finished, one JSON line each. A line on stdin makes it
-return while the sentinel runs.
+return while the sentinel runs. With "hung_up", a path, it goes on until that is there.
 
 A detached sentinel is handed over instead, once the member has entered; then it says
 {"handed_over": true} and, as a worker that Spark uses again, answers every line on stdin: "end", or
@@ -28,6 +28,7 @@ def main() -> None:
     raw: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     if "bystander" in raw:  # a child of the task, but none of ours
         subprocess.Popen(raw.pop("bystander"), stdin=subprocess.DEVNULL)
+    hung_up = raw.pop("hung_up", "")
     watch = {name: ProcessIdentity(*identity) for name, identity in raw.pop("watch").items()}
     launch = MemberLaunch(
         **{
@@ -41,11 +42,13 @@ def main() -> None:
             "payload": raw["payload"].encode(),
         }
     )
-    sentinel = SentinelProcess(launch)
+    sentinel = SentinelProcess(launch, lambda: bool(hung_up) and Path(hung_up).exists())
     with sentinel:
         identity = sentinel.identity
         print(json.dumps({"sentinel": [identity.pid, identity.create_time]}), flush=True)
-        if launch.detached:
+        if hung_up:
+            sentinel.watch()
+        elif launch.detached:
             if sentinel.hold():
                 print(json.dumps({"handed_over": True}), flush=True)
                 be_used_again()

@@ -1,0 +1,81 @@
+"""Where the member can be reached: the port it holds and the address it advertises.
+
+What stands in the way may pass (a port that a leaving member still has, a network that is just
+coming up), so it is waited for, within a bound; then the member has to end, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+
+from executor_agent.addresses import NoSuchAddress, address_in
+from executor_agent.attendance import MustStop
+from executor_agent.core.agent_config import AgentConfig
+from executor_agent.ports import HeldPort, NoFreePort, address_towards, split_address
+
+_PORT_TIMEOUT = 10.0
+"""Seconds that a member of an earlier attempt or run may take to leave its port."""
+
+_PORT_INTERVAL = 0.2
+_ROUTE_INTERVAL = 1.0
+
+
+async def hold_port(config: AgentConfig) -> HeldPort:
+    """In a thread, because a range may be large. Raises MustStop."""
+    give_up_at = time.monotonic() + min(_PORT_TIMEOUT, config.connect_timeout)
+    while True:
+        try:
+            return await asyncio.to_thread(HeldPort, config.ports)
+        except NoFreePort as error:
+            if time.monotonic() >= give_up_at:
+                raise MustStop(
+                    f"{error}: each member needs one of its own for its whole life, and `ss -tan` "
+                    "there shows who has them; give a wider range (ports=...)"
+                ) from None
+        except OSError as error:
+            raise MustStop(f"{socket.gethostname()} gives the member no port: {error}") from None
+        await asyncio.sleep(_PORT_INTERVAL * random.uniform(0.5, 1.0))
+
+
+async def own_address(config: AgentConfig) -> str:
+    """What the member advertises. Raises MustStop."""
+    towards_coordinator = await _address_towards_coordinator(config)
+    if config.network is None:
+        return towards_coordinator
+    try:
+        return address_in(config.network, towards_coordinator)
+    except NoSuchAddress as error:
+        raise MustStop(
+            f"{error}: members advertise their address in the network that was asked for "
+            "(network=...), and each executor's host must have one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise MustStop(
+            f"cannot tell the address of {socket.gethostname()} in {config.network}: {error}"
+        ) from None
+
+
+async def _address_towards_coordinator(config: AgentConfig) -> str:
+    """In a thread, because a name server may take its time."""
+    host, port = split_address(config.coordinator)
+    give_up_at = time.monotonic() + config.connect_timeout
+    while True:
+        try:
+            return await asyncio.to_thread(address_towards, host, port)
+        except OSError as error:
+            if time.monotonic() >= give_up_at:
+                raise MustStop(_no_way(config.coordinator, host, error)) from None
+        await asyncio.sleep(_ROUTE_INTERVAL)
+
+
+def _no_way(coordinator: str, host: str, error: OSError) -> str:
+    here = socket.gethostname()
+    if isinstance(error, socket.gaierror):
+        return (
+            f"{here} cannot resolve {host!r}, the name of the coordinator at {coordinator} "
+            f"({error.strerror}): set spark.driver.host to a name or an address that executors know"
+        )
+    return f"no route from {here} to the coordinator at {coordinator}: {error}"

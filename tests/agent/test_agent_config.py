@@ -1,0 +1,60 @@
+"""What the Spark task tells the agent arrives as it was sent, or is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from executor_agent.core.agent_config import AgentConfig
+
+CONFIG = AgentConfig(
+    coordinator="driver:7787",
+    token="a secret",
+    run_id="run",
+    member="worker:0",
+    incarnation="1-a",
+    marker="run/worker:0/1-a",
+    executor_id="3",
+    directory="/tmp/member",
+    grace=5.0,
+    connect_timeout=60.0,
+)
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG, replace(CONFIG, ports=(40000, 40003), network="10.2.0.0/24", log_dir="/l")]
+)
+def test_a_configuration_arrives_as_it_was_sent(config: AgentConfig) -> None:
+    assert AgentConfig.from_json(config.to_json()) == config
+    assert AgentConfig.from_json(config.to_json().encode()) == config
+
+
+def test_the_token_is_not_shown() -> None:
+    assert "a secret" not in repr(CONFIG)
+
+
+def changed(**values: Any) -> str:
+    return json.dumps({**json.loads(CONFIG.to_json()), **values})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        changed(of_a_newer_version=1),
+        changed(ports=[40000]),
+        changed(ports=40000),
+        changed(ports=[40003, 40000]),
+        changed(ports=[0, 10]),
+        changed(ports=[65000, 65536]),
+        changed(ports=["a", "b"]),
+    ],
+)
+def test_anything_but_a_complete_configuration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="broken agent configuration"):
+        AgentConfig.from_json(text)
