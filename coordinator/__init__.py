@@ -24,6 +24,7 @@ from coordinator.core.errors import (
     SparkUnusable,
     TfleaseError,
     TrainingFailed,
+    Unauthenticated,
 )
 from coordinator.core.model import VERSION, Roles
 
@@ -50,6 +51,7 @@ __all__ = [
     "TFCluster",
     "TfleaseError",
     "TrainingFailed",
+    "Unauthenticated",
 ]
 
 _LAZY = {

@@ -3,71 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from coordinator.client import RunClient
-from coordinator.core import roster
-from coordinator.core.completion import STOP_STAGES
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
-from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.model import MemberPhase, Roles, RunPhase, RunView
 from coordinator.spark import payload, preflight, results
-from coordinator.spark.coordinator_process import CoordinatorProcess
-from coordinator.spark.jobs import MemberJobs
+from coordinator.spark.gateway import Gateway, open_gateway
+from coordinator.spark.launch import JOIN_TIMEOUT, Launch, is_over
 from coordinator.spark.options import InputMode, Options, ProgressCallback
 from coordinator.spark.progress import ProgressLine
 from coordinator.spark.results import RunResult
-from coordinator.spark.session import Forming, RunSession
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-_JOIN_TIMEOUT = 15.0
-"""Seconds for tasks to return their rows once their members have ended."""
-
-_CONNECT_TIMEOUT = 60.0
-_COORDINATOR_TIMEOUT = 30.0
+from coordinator.spark.session import Forming
 
 
 class TFCluster:
     """A TensorFlow cluster on Spark executors. Made by ``run``; use it as a context manager."""
 
-    def __init__(self, spark: SparkSession, options: Options, work: bytes) -> None:
+    def __init__(self, gateway: Gateway, options: Options, work: bytes) -> None:
         """Not public: use ``TFCluster.run``."""
-        self._spark = spark
         self._options = options
         self._began_at = time.monotonic()
         self._progress = ProgressLine(options.spec.name) if options.progress is True else None
         show = options.progress if callable(options.progress) else None
         self._shutdown_lock = threading.RLock()  # a user's signal handler may call it, too
         self._is_shut_down = False
-        host = str(spark.sparkContext.getConf().get("spark.driver.host", ""))
-        bind_host, port = options.bind_address(str(spark.sparkContext.master), host)
-        advertised = options.advertised_host(host or socket.gethostname())
-        with ExitStack() as undo:
-            self._coordinator = CoordinatorProcess(bind_host, port, advertised)
-            undo.callback(self._coordinator.kill)
-            address, token = self._coordinator.address, self._coordinator.token
-            self._client = RunClient(address, token)
-            undo.callback(self._client.close)
-            run = self._client.create(options.spec)
-            show = show or (self._progress.show if self._progress else None)
-            self._session = RunSession(self._client, run, show)
-            self._jobs = MemberJobs(
-                spark,
-                run.run_id,
-                options.spec.name,
-                self._session.task_returned,
-                self._session.task_failed,
-            )
-            self._task = options.task(str(run.run_id), address, token, work, _CONNECT_TIMEOUT)
-            undo.pop_all()
+        show = show or (self._progress.show if self._progress else None)
+        self._launch = Launch(gateway, options, work, show)
+        self._coordinator = self._launch.coordinator
+        self._session = self._launch.session
 
     @classmethod
     def run(
@@ -89,12 +58,19 @@ class TFCluster:
         model_dir: str | None = None,
         bind: str | None = None,
         progress: bool | ProgressCallback = True,
+        coordinator: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        owner_timeout: float = 300.0,
+        advertise: str | None = None,
+        ports: str | tuple[int, int] | None = None,
+        network: str | None = None,
+        anchor: str = "task",
     ) -> TFCluster:
         """Starts ``main_fun(args, ctx)`` in a process of its own on one executor slot for each
         member, and returns when it has been entered on all of them.
 
         Args:
-            spark: a SparkSession or SparkContext.
+            spark: a SparkSession or SparkContext; a Spark Connect session with ``coordinator``.
             main_fun: called on every member; ``ctx`` says who it is
                 (``executor_agent.context.Context``).
             args: any object that can be pickled; the first argument of ``main_fun``.
@@ -110,16 +86,32 @@ class TFCluster:
             preload: modules that a member's process imports while the others are still coming.
             env: variables for the members' processes.
             log_dir, model_dir: handed to ``ctx``.
-            bind: "host:port" for the coordinator; default: an address that executors reach, any
-                free port.
+            bind: "host:port" that the run's own coordinator listens on; default: an address that
+                executors reach, any free port.
             progress: show what is waited for on standard error; or a function that is called
                 with the run (``RunView``) whenever something has changed.
+            coordinator: "grpc://host:port" of a standalone coordinator (``tflease serve``), as
+                driver and executors reach it; default: one is started for the run.
+            token_file: the file with that coordinator's token; default: what $TFLEASE_TOKEN_FILE
+                names, or ``~/.config/tflease/token``.
+            owner_timeout: seconds that this driver may be away from a standalone coordinator
+                before that cancels the run.
+            advertise: "host" or "host:port" where executors reach the run's own coordinator, when
+                that is not what it is bound to: behind a NAT, a Kubernetes service.
+            ports: "40000-40100" or ``(40000, 40100)``: where the members' TensorFlow listens.
+            network: in CIDR notation: members advertise their address in it to each other.
+            anchor: "executor" ends the members' Spark tasks as soon as the gang is formed, which
+                frees the executors' slots; the members live on with executor and driver. What
+                ``main_fun`` returns does not come back then, and cancelling a notebook's cell or
+                a Spark job does not reach the members: ``stop`` does.
 
         Raises:
             InvalidRun: arguments that make no sense; PayloadNotPicklable names the object.
             SparkUnusable: the session is stopped or of another kind.
             NotEnoughSlots: Spark can never seat so many members.
-            FeatureUnavailable: GPUs, Spark Connect, feeding from Spark.
+            FeatureUnavailable: GPUs, feeding from Spark, TLS, Spark Connect without a standalone
+                coordinator.
+            Unauthenticated: no token for the standalone coordinator, or a wrong one.
             ReservationTimeout: the members were not all there in time; says who and why.
             TrainingFailed: a member failed before all had entered ``main_fun``.
             CoordinatorUnavailable: the coordinator did not start, or ended.
@@ -138,15 +130,23 @@ class TFCluster:
             model_dir=model_dir,
             bind=bind,
             progress=progress,
+            coordinator=coordinator,
+            token_file=token_file,
+            owner_timeout=owner_timeout,
+            advertise=advertise,
+            ports=ports,
+            network=network,
+            anchor=anchor,
         )
-        session = preflight.classic_session(spark)
-        preflight.check_environment(session)
-        preflight.check_slots(session, options.spec.roles)
+        gateway = open_gateway(spark, has_daemon=options.daemon is not None)
+        preflight.check_environment(gateway)
+        preflight.check_anchor(gateway, options.anchor)
+        preflight.check_slots(gateway, options.spec.roles)
         work = payload.pack(main_fun, args)
-        with Forming(session, options):
-            cluster = cls(session, options, work)
+        with Forming(gateway, options):
+            cluster = cls(gateway, options, work)
             try:
-                cluster._launch()
+                cluster._launch.start()
                 cluster._wait_until_running()
             except BaseException:
                 cluster._abandon()
@@ -155,13 +155,9 @@ class TFCluster:
 
     # -- starting --------------------------------------------------------------------------
 
-    def _launch(self) -> None:
-        self._session.start(self._jobs)
-        for members in roster.jobs(self._options.spec.roles):
-            self._jobs.submit(members, self._task.for_members(tuple(map(str, members))))
-
     def _wait_until_running(self) -> None:
-        timeout = self._options.spec.reservation_timeout + self._stop_timeout
+        patience = self._coordinator.patience + self._launch.stop_timeout
+        timeout = self._options.spec.reservation_timeout + patience
         if not self._session.wait_for(lambda run: run.settled or _all_entered(run), timeout):
             raise CoordinatorUnavailable("the coordinator kept no deadline")
         self._raise_if_over()
@@ -200,18 +196,17 @@ class TFCluster:
         CoordinatorUnavailable; TimeoutError when it still runs after ``timeout`` seconds (it goes
         on, and can be waited for again).
         """
-        if not self._session.wait_for(_is_over, timeout):
+        if not self._session.wait_for(is_over, timeout):
             raise TimeoutError(f"run {self.name!r} still runs after {timeout:g} s")
         self._raise_if_over()
-        self._jobs.join(_JOIN_TIMEOUT)
-        run = self._session.view
+        self._launch.jobs.join(JOIN_TIMEOUT)
         seconds = time.monotonic() - self._began_at
-        return results.collect(run, self._jobs, seconds)
+        return results.collect(self._session.view, self._launch.jobs, seconds)
 
     async def wait_async(self, timeout: float | None = None) -> RunResult:
         """``wait`` without blocking the event loop. Cancelling it leaves the run as it is."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._session.wait_for(_is_over, 0.0):
+        while not self._session.wait_for(is_over, 0.0):
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"run {self.name!r} still runs after {timeout:g} s")
             await asyncio.sleep(0.1)
@@ -220,49 +215,23 @@ class TFCluster:
     def stop(self, reason: str = "stopped by the user", grace: float | None = None) -> None:
         """Asks for the end and returns at once. ``wait`` then raises RunCancelled. ``grace``
         (seconds) can only shorten what the members have. Does nothing after the end."""
-        with suppress(CoordinatorUnavailable):
-            self._client.stop(self._session.view.run_id, reason, grace)
+        self._session.stop(reason, grace)
 
     def shutdown(self, grace: float | None = None) -> None:
         """Ends what still runs. When it returns, nothing of the run is left: no process on any
-        executor, no task, no coordinator. Idempotent.
+        executor, no task, no coordinator but a standalone one. Idempotent.
 
         Raises ReleaseUnproven, naming what and where, when that could not be proven.
         """
         with self._shutdown_lock:
             if not self._is_shut_down:
                 self._is_shut_down = True
-                self._end(grace)
+                try:
+                    self._launch.end(grace)
+                finally:
+                    if self._progress is not None:
+                        self._progress.close()
         results.check_released(self._session.view)
-
-    def _end(self, grace: float | None) -> None:
-        with ExitStack() as then:  # from the last to the first, and all, whatever one raises
-            if self._progress is not None:
-                then.callback(self._progress.close)
-            then.callback(self._session.close, _JOIN_TIMEOUT)
-            then.callback(self._client.close)
-            then.callback(self._coordinator.close, _COORDINATOR_TIMEOUT)
-            then.callback(self._session.close, 0.0)
-            then.callback(self._jobs.wait_until_idle, _JOIN_TIMEOUT)
-            then.callback(self._jobs.join, _JOIN_TIMEOUT)
-            then.callback(self._jobs.cancel)
-            try:
-                self._stop_and_wait(grace)
-            except BaseException:  # Ctrl-C: whoever waits for a grace has lost patience
-                self._stop_and_wait(grace=0.0)
-                raise
-
-    def _stop_and_wait(self, grace: float | None) -> None:
-        if not self._session.view.settled:
-            self.stop("the cluster was shut down", grace)
-        self._session.wait_for(_is_quiet, self._stop_timeout)
-        if self._session.lost is None:
-            self._jobs.join(_JOIN_TIMEOUT)
-
-    @property
-    def _stop_timeout(self) -> float:
-        longest = max(self._options.spec.grace.values())
-        return len(STOP_STAGES) * (longest + STOP_BOUND)
 
     def __enter__(self) -> TFCluster:
         return self
@@ -284,13 +253,3 @@ def _all_entered(run: RunView) -> bool:
     return run.phase is not RunPhase.FORMING and all(
         member.phase not in (MemberPhase.READY, MemberPhase.STARTING) for member in run.members
     )
-
-
-def _is_over(run: RunView) -> bool:
-    """A failure is known once it is settled; a success only when nothing is left."""
-    return run.phase.is_terminal or (run.settled and run.failure is not None)
-
-
-def _is_quiet(run: RunView) -> bool:
-    """All that can be waited for: a lost member's fence is minutes away and proves nothing."""
-    return run.phase.is_terminal or run.settled

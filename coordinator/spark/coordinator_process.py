@@ -16,20 +16,30 @@ import coordinator
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.embedded import EmbeddedConfig
 from coordinator.security import new_token
+from coordinator.spark.addresses import joined
 
 _START_TIMEOUT = 60.0
 _LIFELINE_TIMEOUT = 2.0
+_WILDCARDS = ("0.0.0.0", "::")
 _PACKAGE_ROOT = str(Path(coordinator.__file__).resolve().parent.parent)
 
 
 class CoordinatorProcess:
     """A child of the driver, in a session of its own so that Ctrl-C does not reach it.
 
-    ``address``: "host:port" for clients on this machine and on executors. ``token``: for both.
+    ``address``: "host:port" for clients on executors. ``own_address``: for the driver, which takes
+    the direct way: a NAT often does not let its own inside in again. ``token``: for both.
+    ``patience``: 0, for when it is gone it is gone for good.
     """
 
-    def __init__(self, bind_host: str, port: int, advertised_host: str) -> None:
-        """Raises CoordinatorUnavailable when it does not come up."""
+    patience = 0.0
+    name = "the coordinator"
+
+    def __init__(
+        self, bind_host: str, port: int, told_host: str, told_port: int | None = None
+    ) -> None:
+        """``told_host``, ``told_port``: where executors reach it; None: the port that it listens
+        on. Raises CoordinatorUnavailable when it does not come up."""
         self.token = new_token()
         environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
         inherited = environment.get("PYTHONPATH")
@@ -48,8 +58,9 @@ class CoordinatorProcess:
         except BaseException:
             self.kill()
             raise
-        host = advertised_host.strip("[]")  # Spark writes an address of version 6 in brackets
-        self.address = f"[{host}]:{found_port}" if ":" in host else f"{host}:{found_port}"
+        self.address = joined(told_host, told_port or found_port)
+        own_host = "127.0.0.1" if bind_host in _WILDCARDS else bind_host
+        self.own_address = joined(own_host, found_port)
 
     def _handshake(self, config: EmbeddedConfig) -> int:
         assert self._process.stdin is not None

@@ -8,16 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from coordinator.core.model import ExitReport, MemberId
-from executor_agent.spark_task import ROW_SCHEMA, MemberTask
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+from coordinator.spark.gateway import Gateway
+from executor_agent.spark_task import MemberTask
 
 _IDLE_INTERVAL = 0.1
 
@@ -25,13 +22,15 @@ _IDLE_INTERVAL = 0.1
 @dataclass(frozen=True, slots=True)
 class MemberRow:
     """What a task returned. ``refusal``: why no member was started; ``report``: how it ended,
-    with its sentinel's proof; ``result``: pickled."""
+    with its sentinel's proof; ``result``: pickled; ``handed_over``: the member lives on without
+    its task, and nothing of this will come."""
 
     member: MemberId
     incarnation: str
     refusal: str | None
     report: ExitReport | None
     result: bytes | None
+    handed_over: bool = False
 
 
 class MemberJobs:
@@ -43,14 +42,13 @@ class MemberJobs:
 
     def __init__(
         self,
-        spark: SparkSession,
+        gateway: Gateway,
         run_id: str,
         name: str,
         on_row: Callable[[MemberRow], None],
         on_failure: Callable[[MemberId, str], None],
     ) -> None:
-        self.spark = spark
-        self._context = spark.sparkContext
+        self.gateway = gateway
         self._name = name
         self._on_row = on_row
         self._on_failure = on_failure
@@ -63,29 +61,19 @@ class MemberJobs:
 
     def submit(self, members: Sequence[MemberId], task: MemberTask) -> None:
         """One job for these members; returns at once."""
-        from pyspark import InheritableThread
-
         tag = f"{self.tag}-{members[0].role.value}-{members[0].index}"
         for member in members:
             self._tags[member] = tag
-        # Inheritable: a plain thread would lose the notebook cell's job group, and cancelling
-        # the cell would miss the run.
-        thread = InheritableThread(target=self._run, args=(tuple(members), task, tag))
+        thread = self.gateway.thread(partial(self._run, tuple(members), task, tag))
         thread.daemon = True
         self._threads.append(thread)
         thread.start()
 
     def _run(self, members: tuple[MemberId, ...], task: MemberTask, tag: str) -> None:
-        names = ", ".join(map(str, members))
+        description = f"tflease {self._name}: {', '.join(map(str, members))}"
         try:
-            self._context.addJobTag(self.tag)
-            self._context.addJobTag(tag)
-            self._context.setLocalProperty(
-                "spark.job.description", f"tflease {self._name}: {names}"
-            )
-            count = len(members)
-            frame = self.spark.range(0, count, 1, count).mapInArrow(task, ROW_SCHEMA)
-            rows = [_row(row) for row in frame.collect()]
+            found = self.gateway.run_job(task, (self.tag, tag), description)
+            rows = [_row(row) for row in found]
         except Exception as error:
             text = explain(error)
             with self._lock:
@@ -119,37 +107,23 @@ class MemberJobs:
         """Cancels a member's job, or all; Spark kills running tasks within seconds."""
         tag = self.tag if member is None else self._tags.get(member)
         if tag is not None:
-            with suppress(Exception):  # a stopped context has cancelled them by itself
-                self._context.cancelJobsWithTag(tag)
+            self.gateway.cancel(tag)
 
-    def running(self, member: MemberId) -> bool:
-        """Whether Spark says that the member's task runs now."""
+    def running(self, member: MemberId) -> bool | None:
+        """Whether the member's task runs now; None when Spark does not say."""
         tag = self._tags.get(member)
-        return tag is not None and self._has_active_tasks(tag)
+        return False if tag is None else self.gateway.has_active_tasks(tag)
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Waits until Spark says that no task of the run is active. A cancelled job is over for
-        the driver at once, while Spark takes seconds to kill its tasks. False at the timeout."""
+        """Waits until Spark says that no task of the run is active, or says nothing. A cancelled
+        job is over for the driver at once, while Spark takes seconds to kill its tasks. False at
+        the timeout."""
         deadline = time.monotonic() + timeout
-        while self._has_active_tasks(self.tag):
+        while self.gateway.has_active_tasks(self.tag):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_IDLE_INTERVAL)
         return True
-
-    def _has_active_tasks(self, tag: str) -> bool:
-        try:
-            tracker: Any = self._context._jsc.sc().statusTracker()
-            jobs = [int(job) for job in tracker.getJobIdsForTag(tag)]
-            return any(_active_tasks(self._context.statusTracker(), job) for job in jobs)
-        except Exception:  # an internal interface, or a stopped context: nothing can be told
-            return False
-
-
-def _active_tasks(tracker: Any, job: int) -> int:
-    info = tracker.getJobInfo(job)
-    stages = [tracker.getStageInfo(int(stage)) for stage in (info.stageIds if info else ())]
-    return sum(int(stage.numActiveTasks) for stage in stages if stage is not None)
 
 
 def _row(row: Any) -> MemberRow:
@@ -159,6 +133,7 @@ def _row(row: Any) -> MemberRow:
         refusal=row.refusal,
         report=ExitReport.from_json(row.report) if row.report is not None else None,
         result=bytes(row.result) if row.result is not None else None,
+        handed_over=getattr(row, "handed_over", None) is not None,
     )
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import enum
-import math
 import os
 import platform
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from coordinator.core.completion import completion_roles
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
 from coordinator.core.model import DEFAULT_GRACE, VERSION, Role, Roles, RunSpec, RunView
+from coordinator.spark import addresses, arguments
 from executor_agent.spark_task import MemberTask
-
-_LONGEST = 365 * 24 * 3600
-"""Seconds; more is a mistake, and infinity no message can carry."""
 
 ProgressCallback = Callable[[RunView], object]
 """Called with the run as it is, on a thread of tflease's, whenever something has changed."""
@@ -36,7 +32,8 @@ class InputMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run was asked to be."""
+    """What a run was asked to be. ``daemon``: "host:port" of a standalone coordinator; mutually
+    exclusive with ``bind`` and ``advertise``, and what ``token_file`` is for."""
 
     spec: RunSpec
     preload: tuple[str, ...]
@@ -45,6 +42,12 @@ class Options:
     model_dir: str | None = None
     bind: tuple[str, int] | None = None
     progress: bool | ProgressCallback = True
+    daemon: str | None = None
+    token_file: str | None = None
+    advertise: tuple[str, int | None] | None = None
+    ports: tuple[int, int] | None = None
+    network: str | None = None
+    anchor: str = "task"
 
     @classmethod
     def of(
@@ -63,39 +66,57 @@ class Options:
         model_dir: str | None,
         bind: str | None,
         progress: bool | ProgressCallback,
+        coordinator: str | None,
+        token_file: str | os.PathLike[str] | None,
+        owner_timeout: float,
+        advertise: str | None,
+        ports: str | tuple[int, int] | None,
+        network: str | None,
+        anchor: str,
     ) -> Options:
         """Raises InvalidRun, FeatureUnavailable."""
         _check_features(gpus, input_mode)
-        _check_name(name)
+        daemon = addresses.daemon(coordinator)
+        _check_places(daemon, bind, advertise, token_file)
+        owner_seconds = arguments.seconds("owner_timeout", owner_timeout)
         spec = RunSpec(
             roles=Roles.of(roles),
-            name=name,
-            reservation_timeout=_seconds("reservation_timeout", reservation_timeout),
-            grace={**DEFAULT_GRACE, **_by_role("grace", grace or {})},
+            name=arguments.name(name),
+            reservation_timeout=arguments.seconds("reservation_timeout", reservation_timeout),
+            grace={**DEFAULT_GRACE, **arguments.by_role("grace", grace or {})},
             completion=frozenset(
-                _role("completion", each) for each in _names("completion", completion or ())
+                arguments.role("completion", each)
+                for each in arguments.names("completion", completion or ())
             ),
             python_version=platform.python_version(),
             tflease_version=VERSION,
+            # An embedded coordinator watches its driver itself, and needs no clock for it.
+            owner_timeout=owner_seconds if daemon is not None else None,
         )
         completion_roles(spec)
         return cls(
             spec=spec,
-            preload=_modules(preload),
-            env=_environment(env or {}),
-            log_dir=_path("log_dir", log_dir),
-            model_dir=_path("model_dir", model_dir),
-            bind=_bind(bind),
+            preload=arguments.modules(preload),
+            env=arguments.environment(env or {}),
+            log_dir=arguments.path("log_dir", log_dir),
+            model_dir=arguments.path("model_dir", model_dir),
+            bind=addresses.bind(bind),
             progress=progress,
+            daemon=daemon,
+            token_file=arguments.path("token_file", token_file),
+            advertise=addresses.advertise(advertise),
+            ports=addresses.ports(ports),
+            network=addresses.network(network),
+            anchor=arguments.anchor(anchor),
         )
 
     def bind_address(self, master: str, driver_host: str) -> tuple[str, int]:
         """Where the coordinator listens. On one machine nobody else needs to reach it; on a
         cluster ``spark.driver.host`` may be a name that is not this machine's own, so it listens
-        on all interfaces, behind the run's token."""
+        on all interfaces, behind the run's token; so it does where ``advertise`` is not that."""
         if self.bind is not None:
             return self.bind
-        if master.startswith("local") and driver_host:
+        if master.startswith("local") and driver_host and self.advertise is None:
             host = driver_host.strip("[]")
             with suppress(OSError):
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -103,12 +124,14 @@ class Options:
                 return str(found[0][4][0]), 0
         return "0.0.0.0", 0
 
-    def advertised_host(self, driver_host: str) -> str:
-        """What clients are told: the address that was asked for, or else, like Spark's own
-        executors, ``spark.driver.host``."""
+    def advertised(self, driver_host: str) -> tuple[str, int | None]:
+        """What executors are told: what was asked for, or else, like Spark's own executors,
+        ``spark.driver.host``. Port None: the one that the coordinator listens on."""
+        if self.advertise is not None:
+            return self.advertise
         if self.bind is None or self.bind[0] in ("0.0.0.0", "::"):
-            return driver_host
-        return self.bind[0]
+            return driver_host, None
+        return self.bind[0], None
 
     def task(
         self, run_id: str, coordinator: str, token: str, payload: bytes, connect_timeout: float
@@ -126,6 +149,9 @@ class Options:
             env=self.env,
             log_dir=self.log_dir,
             model_dir=self.model_dir,
+            ports=self.ports,
+            network=self.network,
+            anchor=self.anchor,
         )
 
 
@@ -144,77 +170,15 @@ def _check_features(gpus: Roles | Mapping[str, int] | None, input_mode: InputMod
         )
 
 
-def _check_name(name: object) -> None:
-    """It goes into one line on a terminal, and into Spark's web page."""
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise InvalidRun(f"name must be a line of printable text, not {name!r}")
-
-
-def _seconds(argument: str, value: object) -> float:
-    try:
-        seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not 0 < seconds <= _LONGEST:
-        raise InvalidRun(f"{argument} must be a number of seconds up to {_LONGEST}, not {value!r}")
-    return seconds
-
-
-def _names(argument: str, values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise InvalidRun(f"{argument} must be a collection of names: ({values!r},)")
-    try:
-        return tuple(values)
-    except TypeError:
-        raise InvalidRun(f"{argument} must be a collection of names, not {values!r}") from None
-
-
-def _modules(preload: Iterable[str]) -> tuple[str, ...]:
-    names = _names("preload", preload)
-    for name in names:
-        if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
-            raise InvalidRun(f"preload must hold names of modules, not {name!r}")
-    return names
-
-
-def _path(argument: str, value: object) -> str | None:
-    """A ``pathlib.Path`` will do; what travels is text."""
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if path is None or isinstance(path, str):
-        return path
-    raise InvalidRun(f"{argument} must be a path or a URI, not {value!r}")
-
-
-def _role(argument: str, name: str) -> Role:
-    try:
-        return Role(name)
-    except ValueError:
-        known = ", ".join(role.value for role in Role)
-        raise InvalidRun(f"{argument} names the unknown role {name!r}: roles are {known}") from None
-
-
-def _by_role(argument: str, values: Mapping[str, float]) -> dict[Role, float]:
-    try:
-        return {_role(argument, name): float(value) for name, value in values.items()}
-    except InvalidRun:
-        raise
-    except (AttributeError, TypeError, ValueError):
-        raise InvalidRun(f"{argument} must map role names to seconds, not {values!r}") from None
-
-
-def _environment(env: Mapping[Any, Any]) -> dict[str, str]:
-    for name, value in env.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidRun(f"env must map strings to strings: {name!r}={value!r}")
-        if not name or "=" in name or "\0" in name + value:
-            raise InvalidRun(f"env cannot set {name!r} to {value!r}")
-    return dict(env)
-
-
-def _bind(bind: str | None) -> tuple[str, int] | None:
-    if bind is None:
-        return None
-    host, separator, port = bind.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidRun(f'bind must be "host:port", for instance "0.0.0.0:47000", not {bind!r}')
-    return host.strip("[]"), int(port)
+def _check_places(daemon: str | None, bind: object, advertise: object, token_file: object) -> None:
+    """Arguments that belong to one kind of coordinator only."""
+    if daemon is None:
+        if token_file is not None:
+            raise InvalidRun("token_file is for a coordinator of its own: pass coordinator=... too")
+        return
+    for name, value in (("bind", bind), ("advertise", advertise)):
+        if value is not None:
+            raise InvalidRun(
+                f"{name} is for the coordinator that is started for the run, and coordinator=... "
+                "names one that listens already: leave one of them out"
+            )

@@ -24,24 +24,35 @@ _log = logging.getLogger("tflease")
 
 _MAX_OTHERS = 10
 
+_HANDED_OVER = (
+    'what main_fun returns does not come back with anchor="executor": its Spark task, which would '
+    "bring it, ended when the gang was formed"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """A run that went well.
 
     ``returned``: what each member's ``main_fun`` returned, by member ("chief:0"); members whose
-    process had to be stopped, because others decide the end of the run, are missing. ``seconds``:
-    from the creation of the run to its end.
+    process had to be stopped, because others decide the end of the run, are missing, and with
+    ``anchor="executor"`` all are. ``seconds``: from the creation of the run to its end.
+    ``missing``: why, by member.
     """
 
     run_id: str
     name: str
     returned: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, member: str) -> Any:
-        """``result["worker:0"]``. Raises KeyError."""
-        return self.returned[member]
+        """``result["worker:0"]``. Raises KeyError, which says why it is not there."""
+        try:
+            return self.returned[member]
+        except KeyError:
+            why = self.missing.get(member, "the run has no such member")
+            raise KeyError(f"{member}: {why}") from None
 
 
 def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
@@ -49,23 +60,30 @@ def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
     user's own executors, through Spark. What does not get here is warned of, and missing: the
     training went well all the same."""
     returned: dict[str, Any] = {}
+    missing: dict[str, str] = {}
     for member in run.members:
+        name, row = str(member.id), jobs.row(member.id)
         completed = member.exit is not None and member.exit.cause is Cause.COMPLETED
-        row = jobs.row(member.id)
-        if row is None and completed:
-            why = jobs.failure(member.id) or "its Spark task has not ended yet"
-            _log.warning("what %s returned has not come back: %s", member.id, why)
+        if row is not None and row.handed_over:
+            missing[name] = _HANDED_OVER
         elif row is not None and row.result is not None:
             try:
-                returned[str(member.id)] = cloudpickle.loads(row.result)
+                returned[name] = cloudpickle.loads(row.result)
             except Exception as error:  # anything at all: it is the user's class that is loaded
-                why = f"{type(error).__name__}: {error}"
-                _log.warning("what %s returned cannot be unpickled here: %s", member.id, why)
-        elif member.exit is not None and completed:
-            returned[str(member.id)] = None
-            if member.exit.message:
-                _log.warning("%s: %s", member.id, member.exit.message)
-    return RunResult(str(run.run_id), run.spec.name, returned, seconds)
+                why = f"cannot be unpickled here: {type(error).__name__}: {error}"
+                missing[name] = f"what it returned {why}"
+                _log.warning("what %s returned %s", name, why)
+        elif not completed:
+            missing[name] = "its main_fun had not returned when the run was complete"
+        elif row is None:
+            why = jobs.failure(member.id) or "its Spark task has not ended yet"
+            missing[name] = f"what it returned has not come back: {why}"
+            _log.warning("what %s returned has not come back: %s", name, why)
+        else:
+            returned[name] = None
+            if member.exit is not None and member.exit.message:
+                _log.warning("%s: %s", name, member.exit.message)
+    return RunResult(str(run.run_id), run.spec.name, returned, seconds, missing)
 
 
 def error_of(run: RunView) -> TfleaseError | None:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from coordinator.client import RunClient
 from coordinator.core.errors import CoordinatorUnavailable, ReservationTimeout, TfleaseError
@@ -20,13 +19,11 @@ from coordinator.core.model import (
     RunView,
     TaskState,
 )
+from coordinator.spark import following
+from coordinator.spark.gateway import Gateway
 from coordinator.spark.jobs import MemberJobs, MemberRow
 from coordinator.spark.options import Options
-from coordinator.spark.preflight import slots as slots_of
 from coordinator.spark.progress import ProgressLine
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _log = logging.getLogger("tflease")
 
@@ -39,9 +36,8 @@ class Forming:
     """One forming run at a time for each Spark application: two half-formed gangs would hold each
     other's slots for ever. Entering waits, visibly; raises ReservationTimeout."""
 
-    def __init__(self, spark: SparkSession, options: Options) -> None:
-        application = str(spark.sparkContext.applicationId)
-        self._lock = _FORMING.setdefault(application, threading.Lock())
+    def __init__(self, gateway: Gateway, options: Options) -> None:
+        self._lock = _FORMING.setdefault(gateway.application_id, threading.Lock())
         self._options = options
 
     def __enter__(self) -> None:
@@ -61,12 +57,20 @@ class Forming:
 
 
 class RunSession:
-    """Follows a run. ``wait_for`` is the only thing that blocks."""
+    """Follows a run. ``wait_for`` is the only thing that blocks.
+
+    ``patience``: seconds that the coordinator may be out of reach (``following.views``).
+    """
 
     def __init__(
-        self, client: RunClient, run: RunView, show: Callable[[RunView], object] | None
+        self,
+        client: RunClient,
+        run: RunView,
+        show: Callable[[RunView], object] | None,
+        patience: float = 0.0,
     ) -> None:
         self._client = client
+        self._patience = patience
         self._show = show
         self._condition = threading.Condition()
         self._view = run
@@ -74,6 +78,7 @@ class RunSession:
         self._jobs: MemberJobs | None = None
         self._tasks: dict[MemberId, TaskState] = {}
         self._cancelled: set[MemberId] = set()
+        self._unsent_stop: tuple[str, float | None] | None = None
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(target=self._watch, name="tflease-watch", daemon=True),
@@ -111,14 +116,31 @@ class RunSession:
                 self._condition.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
         return True
 
+    def stop(self, reason: str, grace: float | None) -> None:
+        """Asks for the end of the run; a coordinator that is out of reach is asked when it is
+        back."""
+        try:
+            self._client.stop(self._view.run_id, reason, grace)
+        except CoordinatorUnavailable:
+            with self._condition:
+                self._unsent_stop = reason, grace
+        except TfleaseError as error:  # it has forgotten the run, which the watch tells as well
+            _log.debug("stopping the run: %s", error)
+
     def task_returned(self, row: MemberRow) -> None:
         """A member's task has ended and brought its sentinel's proof: tells the coordinator."""
-        if row.report is None:
+        if row.handed_over:
+            return  # the member lives on, and its agent tells of its end
+        report = row.report
+        if report is None:
             self.task_failed(row.member, row.refusal or "it returned nothing")
             return
+        run_id, incarnation = self._view.run_id, IncarnationId(row.incarnation)
         with suppress(TfleaseError):  # the watch tells when the coordinator is gone
-            self._client.report_task_end(
-                self._view.run_id, row.member, IncarnationId(row.incarnation), row.report
+            following.persistently(
+                lambda: self._client.report_task_end(run_id, row.member, incarnation, report),
+                self._patience,
+                self._closed,
             )
 
     def task_failed(self, member: MemberId, text: str) -> None:
@@ -139,13 +161,17 @@ class RunSession:
     def _watch(self) -> None:
         why = "it ended the watch"
         try:
-            for view in self._client.watch(self._view.run_id):
+            pictures = following.views(
+                self._client, self._view.run_id, self._patience, self._closed
+            )
+            for view in pictures:
                 self._saw(view)
         except Exception as error:  # whatever it is: those who wait must not wait for ever
             why = str(error) or type(error).__name__
         with self._condition:
             if not self._view.phase.is_terminal:
                 self._lost = self._no_longer_followed(why)
+                self._closed.set()  # nobody is there to be told anything
             self._condition.notify_all()
         if self._lost is not None and self._jobs is not None:
             self._jobs.cancel()
@@ -162,7 +188,10 @@ class RunSession:
     def _saw(self, view: RunView) -> None:
         with self._condition:
             self._view = view
+            unsent, self._unsent_stop = self._unsent_stop, None
             self._condition.notify_all()
+        if unsent is not None and not view.phase.is_terminal:
+            self.stop(*unsent)
         if self._show is not None:
             self._show_quietly(view)
         if view.phase is RunPhase.STOPPING or view.phase.is_terminal:
@@ -184,7 +213,7 @@ class RunSession:
             never_came = member.incarnation is None and member.phase is MemberPhase.STOPPED
             if never_came and member.id not in self._cancelled and self._jobs is not None:
                 self._cancelled.add(member.id)
-                if not self._jobs.running(member.id):
+                if self._jobs.running(member.id) is not True:
                     self._jobs.cancel(member.id)
 
     def _report(self) -> None:
@@ -202,6 +231,8 @@ class RunSession:
             if member.phase is not MemberPhase.EXPECTED or self._jobs is None:
                 continue
             running = self._jobs.running(member.id)
+            if running is None:
+                continue  # Spark does not say
             with self._condition:
                 if not self._tasks.get(member.id, TaskState()).failed:
                     self._tasks[member.id] = TaskState(running=running)
@@ -209,7 +240,7 @@ class RunSession:
     def _send_scheduling(self) -> None:
         with self._condition:
             run_id, tasks = self._view.run_id, dict(self._tasks)
-        spark = self._jobs.spark if self._jobs is not None else None
-        if spark is not None:
+        if self._jobs is not None:
+            slots = self._jobs.gateway.slots()
             with suppress(TfleaseError):  # the watch tells when the coordinator is gone
-                self._client.report_scheduling(run_id, slots_of(spark), tasks)
+                self._client.report_scheduling(run_id, slots, tasks)

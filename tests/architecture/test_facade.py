@@ -23,6 +23,7 @@ EXPORTS = [
     "TFCluster",
     "TfleaseError",
     "TrainingFailed",
+    "Unauthenticated",
 ]
 
 

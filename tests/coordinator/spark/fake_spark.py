@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
+from coordinator.core.model import Slots
 from executor_agent.spark_task import MemberTask
 
 
@@ -21,6 +22,7 @@ class Row:
     refusal: str | None = None
     report: str | None = None
     result: bytearray | None = None
+    handed_over: str | None = None
 
 
 @dataclass
@@ -28,7 +30,6 @@ class Job:
     """One `collect`, as Spark sees it. ``cancelled`` is set when somebody wants its end."""
 
     task: MemberTask
-    partitions: int
     tags: Sequence[str]
     description: str
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -43,68 +44,59 @@ def until_cancelled(job: Job) -> list[Row]:
     raise RuntimeError("Job was cancelled")
 
 
-class FakeContext:
-    def __init__(self, spark: FakeSpark, master: str, conf: dict[str, str]) -> None:
-        self._spark = spark
-        self._local = threading.local()
-        self._conf = conf
-        self._jsc: Any = SimpleNamespace()  # tells nothing
-        self.master = master
-        self.applicationId = uuid.uuid4().hex
-
-    def getConf(self) -> Any:
-        return SimpleNamespace(get=self._conf.get)
-
-    def addJobTag(self, tag: str) -> None:
-        self.tags().append(tag)
-
-    def tags(self) -> list[str]:
-        found: list[str] = self._local.__dict__.setdefault("tags", [])
-        return found
-
-    def setLocalProperty(self, name: str, value: str) -> None:
-        self._local.__dict__[name] = value
-
-    def description(self) -> str:
-        return str(self._local.__dict__["spark.job.description"])
-
-    def cancelJobsWithTag(self, tag: str) -> None:
-        if self._jsc is None:
-            raise AttributeError("'NoneType' object has no attribute 'sc'")
-        for job in self._spark.jobs:
-            if tag in job.tags:
-                job.cancelled.set()
-
-
 class FakeSpark:
-    """``work`` is what a job does; by default it waits for a slot until it is cancelled."""
+    """A `Gateway`. ``work`` is what a job does; by default it waits for a slot until it is
+    cancelled. ``tells``: whether it says which tasks run, as Spark Connect does not."""
 
     def __init__(
         self,
         work: Work = until_cancelled,
         master: str = "local[4]",
         conf: dict[str, str] | None = None,
+        registered: int = 0,
+        age: float = 1.0,
+        tells: bool = True,
     ) -> None:
-        self.sparkContext = FakeContext(self, master, conf or {"spark.driver.host": "127.0.0.1"})
+        self.application_id = uuid.uuid4().hex
+        self.master = master
+        self.started_at = time.time() - age
         self.jobs: list[Job] = []
+        self._conf = {"spark.driver.host": "127.0.0.1"} if conf is None else conf
+        self._registered = registered
+        self._tells = tells
         self._work = work
         self._submitted = threading.Condition()
 
-    def range(self, start: int, end: int, step: int, partitions: int) -> Any:
-        assert end - start == partitions
-        return SimpleNamespace(
-            mapInArrow=lambda task, schema: SimpleNamespace(
-                collect=lambda: self._collect(task, partitions)
-            )
-        )
+    @property
+    def driver_host(self) -> str:
+        return self.conf("spark.driver.host")
 
-    def _collect(self, task: MemberTask, partitions: int) -> list[Row]:
-        context = self.sparkContext
-        job = Job(task, partitions, list(context.tags()), context.description())
+    def conf(self, name: str) -> str:
+        return self._conf.get(name, "")
+
+    def thread(self, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=work)
+
+    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
+        job = Job(task, list(tags), description)
         with self._submitted:
             self.jobs.append(job)
             self._submitted.notify_all()
         return self._work(job)
+
+    def cancel(self, tag: str) -> None:
+        for job in self.jobs:
+            if tag in job.tags:
+                job.cancelled.set()
+
+    def has_active_tasks(self, tag: str) -> bool | None:
+        return False if self._tells else None
+
+    def registered_slots(self) -> int:
+        return self._registered
+
+    def slots(self) -> Slots:
+        return Slots(self._registered, 0)
 
     def wait_for_jobs(self, count: int) -> None:
         with self._submitted:
@@ -112,6 +104,6 @@ class FakeSpark:
 
     def stop(self) -> None:
         """As a user may, at any time: running jobs end, and nothing can be asked any more."""
-        self.sparkContext._jsc = None
+        self._tells = False
         for job in self.jobs:
             job.cancelled.set()

@@ -7,83 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
-import cloudpickle
 import pytest
 
-from coordinator import (
-    Roles,
-    RunCancelled,
-    TFCluster,
-    TrainingFailed,
-)
+from coordinator import RunCancelled, TFCluster, TrainingFailed
 from coordinator.core.errors import CoordinatorUnavailable, ReleaseUnproven
-from coordinator.core.model import (
-    VERSION,
-    Cause,
-    ExitReport,
-    MemberId,
-    Proof,
-    RunId,
-    RunPhase,
-    RunView,
-)
-from coordinator.spark import cluster as cluster_module
+from coordinator.core.model import RunPhase, RunView
 from coordinator.spark import coordinator_process
+from coordinator.spark import launch as launch_module
 from coordinator.spark.coordinator_process import CoordinatorProcess
 from coordinator.spark.jobs import MemberJobs
+from coordinator.spark.launch import Launch
 from coordinator.spark.session import RunSession
-from coordinator.testing import COMPLETED, FakeExecutor, Script
-from tests.coordinator.spark.fake_spark import FakeSpark, Job, Row
+from coordinator.testing import Script
+from tests.coordinator.spark.fake_members import HANGS, RAISES, SERVES, playing, run
+from tests.coordinator.spark.fake_spark import FakeSpark
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-SERVES = Script(serves=True)
-HANGS = Script(serves=True, obeys_stop=False)
-RAISES = Script(
-    report=ExitReport(
-        Cause.USER_EXCEPTION,
-        exception_type="ValueError",
-        message="bad labels",
-        proof=Proof.KERNEL,
-    )
-)
-
-
-def member_of(job: Job) -> MemberId:
-    return MemberId.parse(job.task.members[0])
-
-
-def playing(script: Script) -> Callable[[Job], list[Row]]:
-    """A job that is a member with this behaviour; one that hangs is gone when it is cancelled."""
-
-    async def play(job: Job) -> Row:
-        task = job.task
-        async with FakeExecutor(
-            task.coordinator, task.token, RunId(task.run_id), member_of(job)
-        ) as executor:
-            executor.info = replace(executor.info, tflease_version=VERSION)
-            report = await executor.live(script)
-            if not script.obeys_stop:
-                await asyncio.to_thread(job.cancelled.wait, 60)
-                raise RuntimeError("Job was cancelled")
-            return Row(
-                task.members[0],
-                executor.incarnation,
-                report=(report or COMPLETED).to_json(),
-                result=bytearray(cloudpickle.dumps(task.members[0])),
-            )
-
-    return lambda job: [asyncio.run(play(job))]
-
-
-@pytest.fixture(autouse=True)
-def _spark_is_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.spark.preflight.classic_session", lambda spark: spark)
-    monkeypatch.setattr("coordinator.spark.preflight.check_environment", lambda spark: None)
 
 
 @pytest.fixture(autouse=True)
@@ -104,11 +46,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[CoordinatorProcess
     assert not alive
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("tflease")]
-
-
-def run(spark: FakeSpark, **more: Any) -> TFCluster:
-    options = {"roles": Roles(worker=2), "progress": False, "name": "mnist", **more}
-    return TFCluster.run(spark, lambda args, ctx: None, **options)
 
 
 def test_a_run_from_its_call_to_its_results(started: list[CoordinatorProcess]) -> None:
@@ -154,9 +91,9 @@ def test_a_shutdown_from_another_thread_ends_the_wait() -> None:
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "STOP_BOUND", 0.1)
-    monkeypatch.setattr(cluster_module, "_COORDINATOR_TIMEOUT", 0.1)
-    monkeypatch.setattr(cluster_module, "_JOIN_TIMEOUT", 0.5)
+    monkeypatch.setattr(launch_module, "STOP_BOUND", 0.1)
+    monkeypatch.setattr(launch_module, "_COORDINATOR_TIMEOUT", 0.1)
+    monkeypatch.setattr(launch_module, "JOIN_TIMEOUT", 0.5)
     monkeypatch.setattr(coordinator_process, "_LIFELINE_TIMEOUT", 0.1)
 
 
@@ -207,11 +144,11 @@ def interrupt(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        "coordinator.spark.cluster.RunClient.create",
-        "coordinator.spark.cluster.RunSession.__init__",
-        "coordinator.spark.cluster.MemberJobs.__init__",
+        "coordinator.spark.launch.RunClient.create",
+        "coordinator.spark.launch.RunSession.__init__",
+        "coordinator.spark.launch.MemberJobs.__init__",
         "coordinator.spark.options.Options.task",
-        "coordinator.spark.cluster.TFCluster._launch",
+        "coordinator.spark.launch.Launch.start",
         "coordinator.spark.cluster.TFCluster._wait_until_running",
         "coordinator.spark.cluster.TFCluster._raise_if_over",
     ],
@@ -234,7 +171,7 @@ def test_ctrl_c_anywhere_in_the_start_leaves_nothing(
 @pytest.mark.parametrize(
     "kind, name",
     [
-        (TFCluster, "_stop_and_wait"),
+        (Launch, "_stop_and_wait"),
         (MemberJobs, "cancel"),
         (MemberJobs, "join"),
         (MemberJobs, "wait_until_idle"),
@@ -260,7 +197,7 @@ def test_ctrl_c_anywhere_in_the_shutdown_still_ends_the_coordinator(
         cluster.shutdown()
     assert not started[0].is_alive
     monkeypatch.undo()
-    assert cluster._jobs.join(30)
+    assert cluster._launch.jobs.join(30)
     cluster._session.close(30)
 
 

@@ -207,7 +207,31 @@ def test_a_driver_of_version_6_is_reached(bind: str, told: str) -> None:
     process = CoordinatorProcess(bind, 0, told)
     try:
         assert process.address.startswith("[::1]:" if ":" in told else "127.0.0.1:")
-        with closing(RunClient(process.address, process.token)) as client:
+        for address in (process.address, process.own_address):
+            with closing(RunClient(address, process.token)) as client:
+                assert client.list() == []
+    finally:
+        process.close(20)
+
+
+@pytest.mark.parametrize(
+    "bind, told, address, own",
+    [
+        ("127.0.0.1", ("driver.example", 30777), "driver.example:30777", "127.0.0.1:{port}"),
+        ("0.0.0.0", ("driver.example", None), "driver.example:{port}", "127.0.0.1:{port}"),
+        ("127.0.0.2", ("[fd00::7]", 30777), "[fd00::7]:30777", "127.0.0.2:{port}"),
+    ],
+)
+def test_the_driver_takes_the_direct_way_and_executors_the_one_they_are_told(
+    bind: str, told: tuple[str, int | None], address: str, own: str
+) -> None:
+    """R9: a NAT often does not let its own inside in again."""
+    process = CoordinatorProcess(bind, 0, *told)
+    try:
+        port = process.own_address.rpartition(":")[2]
+        assert process.address == address.format(port=port)
+        assert process.own_address == own.format(port=port)
+        with closing(RunClient(process.own_address, process.token)) as client:
             assert client.list() == []
     finally:
         process.close(20)

@@ -101,7 +101,7 @@ def heard() -> Heard:
 
 
 def jobs_of(spark: FakeSpark, heard: Heard) -> MemberJobs:
-    return MemberJobs(spark, "run", "mnist", heard.rows.append, heard.failed)  # type: ignore[arg-type]
+    return MemberJobs(spark, "run", "mnist", heard.rows.append, heard.failed)
 
 
 def test_the_rows_of_a_job_are_kept_and_told(heard: Heard) -> None:
@@ -131,7 +131,7 @@ def test_a_job_runs_under_the_run_s_tag_and_its_own(heard: Heard) -> None:
     [job] = spark.jobs
     assert job.tags == ["tflease-run", "tflease-run-worker-0"]
     assert job.description == "tflease mnist: worker:0"
-    assert job.partitions == 1
+    assert job.task.members == ("worker:0",)
 
 
 def test_a_failed_job_is_told_for_each_of_its_members(heard: Heard) -> None:
@@ -186,6 +186,29 @@ def test_a_stopped_context_has_nothing_left_to_cancel_or_to_wait_for(heard: Hear
     assert jobs.wait_until_idle(10)
     assert not jobs.running(WORKER)
     assert jobs.join(10)
+
+
+@pytest.mark.parametrize("tells, running", [(True, False), (False, None)])
+def test_what_spark_does_not_say_is_not_made_up(
+    heard: Heard, tells: bool, running: bool | None
+) -> None:
+    spark = FakeSpark(tells=tells)
+    jobs = jobs_of(spark, heard)
+    assert jobs.running(WORKER) is False  # nothing was submitted yet
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    spark.wait_for_jobs(1)
+    assert jobs.running(WORKER) is running
+    jobs.cancel()
+    assert jobs.join(10)
+
+
+def test_a_member_that_lives_on_without_its_task_is_told_as_such(heard: Heard) -> None:
+    whereabouts = '{"pid": 4711}'
+    spark = FakeSpark(lambda job: [Row("worker:0", "1", handed_over=whereabouts)])
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)))
+    assert jobs.join(10)
+    assert heard.rows == [MemberRow(WORKER, "1", None, None, None, handed_over=True)]
 
 
 def test_threads_of_jobs_end_with_them(heard: Heard) -> None:

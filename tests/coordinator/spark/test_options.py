@@ -27,7 +27,15 @@ DEFAULTS: dict[str, Any] = {
     "model_dir": None,
     "bind": None,
     "progress": True,
+    "coordinator": None,
+    "token_file": None,
+    "owner_timeout": 300.0,
+    "advertise": None,
+    "ports": None,
+    "network": None,
+    "anchor": "task",
 }
+DAEMON = {"coordinator": "grpc://driver:7787"}
 
 
 def options(**changes: Any) -> Options:
@@ -98,6 +106,39 @@ def test_a_path_may_be_a_path() -> None:
         ({"bind": "driver:http"}, "bind must be"),
         ({"bind": "driver:65536"}, "bind must be"),
         ({"bind": "driver:\N{SUPERSCRIPT TWO}"}, "bind must be"),
+        ({"bind": 7077}, "bind must be"),
+        ({"bind": "fd00::7:7077"}, "bind must be"),
+        ({"coordinator": "driver:7787"}, '"grpc://host:port"'),
+        ({"coordinator": "http://driver:7787"}, '"grpc://host:port"'),
+        ({"coordinator": "grpc://driver"}, '"grpc://host:port"'),
+        ({"coordinator": "grpc://driver:0"}, '"grpc://host:port"'),
+        ({"coordinator": "grpc://driver:7787/path"}, '"grpc://host:port"'),
+        ({"coordinator": "grpc://me:secret@driver:7787"}, '"grpc://host:port"'),
+        ({"coordinator": 7787}, '"grpc://host:port"'),
+        ({**DAEMON, "bind": "driver:1"}, "bind is for the coordinator that is started"),
+        ({**DAEMON, "advertise": "driver"}, "advertise is for the coordinator that is started"),
+        ({"token_file": "token"}, r"pass coordinator=\.\.\. too"),
+        ({**DAEMON, "token_file": 3}, "token_file must be a path"),
+        ({**DAEMON, "owner_timeout": 0}, "owner_timeout must be a number of seconds"),
+        ({**DAEMON, "owner_timeout": math.inf}, "owner_timeout"),
+        ({"advertise": ""}, "advertise must be"),
+        ({"advertise": "driver:0"}, "advertise must be"),
+        ({"advertise": "driver:http"}, "advertise must be"),
+        ({"advertise": "two words"}, "advertise must be"),
+        ({"advertise": 3}, "advertise must be"),
+        ({"ports": "40000"}, 'ports must be "40000-40100"'),
+        ({"ports": "40100-40000"}, "first port first"),
+        ({"ports": "80-90"}, "within 1024-65535"),
+        ({"ports": (40000, 65536)}, "within 1024-65535"),
+        ({"ports": (40000, True)}, "ports must be"),
+        ({"ports": (40000,)}, "ports must be"),
+        ({"ports": 40000}, "ports must be"),
+        ({"network": "10.20.0.0"}, "network must be"),
+        ({"network": "10.20.0.1/16"}, "has host bits set"),
+        ({"network": "eth0"}, "network must be"),
+        ({"network": 10}, "network must be"),
+        ({"anchor": "job"}, 'anchor must be "task" or "executor"'),
+        ({"anchor": None}, "anchor must be"),
     ],
 )
 def test_nonsense_is_refused_by_name(changes: dict[str, Any], complaint: str) -> None:
@@ -114,6 +155,7 @@ def test_a_name_may_have_odd_characters(name: str) -> None:
 @pytest.mark.parametrize(
     "changes, complaint",
     [
+        ({"coordinator": "grpcs://driver:7787"}, "TLS is not in this version"),
         ({"gpus": Roles(worker=1)}, "GPU leases are not in this version"),
         ({"input_mode": InputMode.SPARK}, "feeding from Spark is not in this version"),
     ],
@@ -177,13 +219,72 @@ def test_members_are_told_an_address_at_which_something_listens(
     """R9: a driver with two networks, of which Spark uses the other one."""
     found = options(bind=bind)
     assert found.bind_address("yarn", "driver.example") == listens
-    assert found.advertised_host("driver.example") == told
+    assert found.advertised("driver.example") == (told, None)
+
+
+@pytest.mark.parametrize(
+    "advertise, told",
+    [
+        ("gateway.example", ("gateway.example", None)),
+        ("gateway.example:30777", ("gateway.example", 30777)),
+        ("[fd00::9]:30777", ("fd00::9", 30777)),
+        ("fd00::9", ("fd00::9", None)),
+    ],
+)
+@pytest.mark.parametrize("bind", [None, "10.0.0.7:7077"])
+def test_members_are_told_what_was_asked_for(
+    advertise: str, told: tuple[str, int | None], bind: str | None
+) -> None:
+    """R9: behind a NAT, or a service of Kubernetes."""
+    found = options(advertise=advertise, bind=bind)
+    assert found.advertised("driver.example") == told
+    # On one machine, too: it would not be reached where it is advertised.
+    listens = ("10.0.0.7", 7077) if bind else ("0.0.0.0", 0)
+    assert found.bind_address("local[4]", "127.0.0.1") == listens
+
+
+@pytest.mark.parametrize(
+    "coordinator, address",
+    [
+        ("grpc://driver.example:7787", "driver.example:7787"),
+        ("grpc://10.0.0.7:7787/", "10.0.0.7:7787"),
+        ("GRPC://[fd00::7]:7787", "[fd00::7]:7787"),
+    ],
+)
+def test_a_daemon_is_named_by_its_address(coordinator: str, address: str) -> None:
+    found = options(coordinator=coordinator, owner_timeout=7)
+    assert found.daemon == address
+    assert found.spec.owner_timeout == 7.0
+
+
+def test_an_embedded_coordinator_needs_no_clock_for_its_driver() -> None:
+    """O13: a debugger or a suspended laptop cancels nothing."""
+    assert options().spec.owner_timeout is None
+
+
+@pytest.mark.parametrize("ports", ["40000-40100", " 40000 - 40100 ", (40000, 40100)])
+def test_a_range_of_ports_is_text_or_a_pair(ports: Any) -> None:
+    assert options(ports=ports).ports == (40000, 40100)
+
+
+def test_a_range_may_be_one_port() -> None:
+    """How many members meet on one host nobody knows yet."""
+    assert options(ports=(40000, 40000)).ports == (40000, 40000)
 
 
 def test_a_task_carries_what_members_need_and_shows_no_secret() -> None:
-    found = options(env={"A": "B"}, preload=["json", "email.mime"], log_dir="/logs")
+    found = options(
+        env={"A": "B"},
+        preload=["json", "email.mime"],
+        log_dir="/logs",
+        ports="40000-40100",
+        network="10.20.0.0/16",
+        anchor="executor",
+    )
     task = found.task("run", "driver:7077", "the token", b"the payload", 60.0)
     assert (task.members, task.run_id, task.coordinator) == ((), "run", "driver:7077")
     assert (task.env, task.preload, task.log_dir) == ({"A": "B"}, ("json", "email.mime"), "/logs")
+    assert (task.ports, task.network) == ((40000, 40100), "10.20.0.0/16")
+    assert task.anchor == "executor"
     assert task.grace == {"chief": 5.0, "worker": 5.0, "evaluator": 5.0, "ps": 0.0}
     assert "the token" not in repr(task)

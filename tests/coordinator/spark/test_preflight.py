@@ -3,73 +3,18 @@ it says is data here."""
 
 from __future__ import annotations
 
-import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from coordinator.core.errors import FeatureUnavailable, NotEnoughSlots, SparkUnusable
-from coordinator.core.model import Roles, Slots
+from coordinator.core.errors import InvalidRun, NotEnoughSlots, SparkUnusable
+from coordinator.core.model import Roles
 from coordinator.spark import preflight
-
-
-class Conf:
-    """Of a context and of a session alike."""
-
-    def __init__(self, values: dict[str, str]) -> None:
-        self._values = values
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        return self._values.get(key, default)
-
-
-class Scala:
-    """The JVM's SparkContext."""
-
-    def __init__(self, registered: int | None, is_stopped: bool = False) -> None:
-        self._registered = registered
-        self._is_stopped = is_stopped
-
-    def isStopped(self) -> bool:
-        return self._is_stopped
-
-    def resourceProfileManager(self) -> Any:
-        return SimpleNamespace(defaultResourceProfile=lambda: "default")
-
-    def maxNumConcurrentTasks(self, profile: str) -> int:
-        if self._registered is None:
-            raise RuntimeError("an interface that this Spark does not have")
-        return self._registered
-
-
-class Context:
-    def __init__(
-        self,
-        master: str,
-        conf: dict[str, str],
-        registered: int | None = 0,
-        age: float = 1.0,
-        parallelism: int = 2,
-    ) -> None:
-        self.master = master
-        self.startTime = int((time.time() - age) * 1000)
-        self.defaultParallelism = parallelism
-        self._conf = Conf(conf)
-        self._jsc: Any = SimpleNamespace(sc=lambda: Scala(registered))
-        self.busy = [1, 2]
-
-    def getConf(self) -> Conf:
-        return self._conf
-
-    def statusTracker(self) -> Any:
-        infos = [SimpleNamespace(numRunningTasks=number) for number in self.busy]
-        return SimpleNamespace(getExecutorInfos=lambda: infos)
+from tests.coordinator.spark.fake_spark import FakeSpark
 
 
 def session(master: str = "spark://m:7077", conf: dict[str, str] | None = None, **more: Any) -> Any:
-    conf = conf or {}
-    return SimpleNamespace(sparkContext=Context(master, conf, **more), conf=Conf(conf))
+    return FakeSpark(master=master, conf=conf or {}, **more)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +71,10 @@ def test_capacity_is_read_where_it_is_written(
 @pytest.mark.parametrize("master", ["local[*]", "local[*,3]"])
 def test_all_cores_of_this_machine_are_counted_by_spark(master: str) -> None:
     """Not by spark.default.parallelism, which is whatever somebody has set."""
-    found = preflight.capacity(session(master, registered=8, parallelism=2))
+    conf = {"spark.default.parallelism": "2"}
+    found = preflight.capacity(session(master, conf, registered=8))
     assert (found.slots, found.is_final) == (8, True)
-    unknown = preflight.capacity(session(master, registered=None))
+    unknown = preflight.capacity(session(master))
     assert not unknown.is_final
 
 
@@ -179,62 +125,6 @@ def test_a_run_that_just_fits_is_not_refused() -> None:
     preflight.check_slots(session("local[4]"), Roles(worker=4))
 
 
-def test_slots_and_how_many_are_busy() -> None:
-    assert preflight.slots(session(registered=8)) == Slots(8, 3)
-
-
-def test_a_spark_that_does_not_tell_costs_only_the_check() -> None:
-    spark = session(registered=None)
-    spark.sparkContext.statusTracker = None
-    assert preflight.slots(spark) == Slots(0, -1)
-
-
-def test_a_context_that_was_stopped_meanwhile_is_no_mistake_of_ours() -> None:
-    """R6: a user may stop the session under a run; the failures of its jobs are still told."""
-    spark = session()
-    spark.sparkContext._jsc = None
-    assert preflight.slots(spark).total == 0
-    assert preflight.registered_slots(spark) == 0
-
-
-class StoppedContext(Context):
-    def __init__(self, jsc: Any) -> None:
-        super().__init__("local[2]", {})
-        self._jsc = jsc
-
-
-def broken_jsc() -> Any:
-    def sc() -> None:
-        raise ConnectionRefusedError("the JVM is gone")
-
-    return SimpleNamespace(sc=sc)
-
-
-@pytest.mark.parametrize(
-    "jsc",
-    [None, SimpleNamespace(sc=lambda: Scala(0, is_stopped=True)), broken_jsc()],
-    ids=["stopped", "stopped by the JVM", "JVM gone"],
-)
-def test_a_stopped_session_is_refused_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, jsc: Any
-) -> None:
-    """R6."""
-    monkeypatch.setattr("pyspark.SparkContext", StoppedContext)
-    with pytest.raises(SparkUnusable, match="has been stopped: make a new session"):
-        preflight.classic_session(StoppedContext(jsc))
-
-
-def test_something_else_than_a_session_is_refused() -> None:
-    with pytest.raises(SparkUnusable, match="expected a SparkSession or a SparkContext, got 3"):
-        preflight.classic_session(3)
-
-
-def test_spark_connect_is_said_to_be_missing() -> None:
-    connect = type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})
-    with pytest.raises(FeatureUnavailable, match="use a classic SparkSession"):
-        preflight.classic_session(connect())
-
-
 KILL = "spark.sql.execution.pyspark.udf.killOnIdleTimeout.enabled"
 IDLE = "spark.sql.execution.pyspark.udf.idleTimeoutSeconds"
 
@@ -258,3 +148,12 @@ def test_a_configuration_that_kills_members_is_refused(conf: dict[str, str], nam
 )
 def test_half_of_such_a_configuration_harms_nobody(conf: dict[str, str]) -> None:
     preflight.check_environment(session(conf=conf))
+
+
+def test_members_that_hold_no_task_need_executors_that_stay() -> None:
+    """R12: dynamic allocation removes executors that look idle."""
+    dynamic = session(conf={"spark.dynamicAllocation.enabled": "true"})
+    with pytest.raises(InvalidRun, match=r"set spark\.dynamicAllocation\.enabled to false"):
+        preflight.check_anchor(dynamic, "executor")
+    preflight.check_anchor(dynamic, "task")
+    preflight.check_anchor(session(), "executor")

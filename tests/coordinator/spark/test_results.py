@@ -72,7 +72,7 @@ def failed(exit: ExitReport, *others: str, cause: Cause | None = None) -> RunVie
 
 
 def jobs_with(*rows: MemberRow, failures: dict[str, str] | None = None) -> MemberJobs:
-    jobs = MemberJobs(FakeSpark(), "run", "mnist", print, print)  # type: ignore[arg-type]
+    jobs = MemberJobs(FakeSpark(), "run", "mnist", print, print)
     jobs._rows = {row.member: row for row in rows}
     jobs._failures = {MemberId.parse(name): text for name, text in (failures or {}).items()}
     return jobs
@@ -99,8 +99,24 @@ def test_a_member_that_was_stopped_has_returned_nothing() -> None:
     run = run_of(member("worker:0"), member("ps:0", stopped))
     result = results.collect(run, jobs_with(row("worker:0", None), row("ps:0", None)), 1.0)
     assert "ps:0" not in result.returned
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="ps:0: its main_fun had not returned"):
         result["ps:0"]
+    with pytest.raises(KeyError, match="ps:7: the run has no such member"):
+        result["ps:7"]
+
+
+def test_a_member_that_was_handed_over_says_why_its_result_is_not_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was asked for, so nobody is warned."""
+    run = run_of(member("worker:0"))
+    handed_over = MemberRow(MemberId.parse("worker:0"), "1", None, None, None, handed_over=True)
+    with caplog.at_level(logging.WARNING, "tflease"):
+        result = results.collect(run, jobs_with(handed_over), 1.0)
+    assert result.returned == {}
+    assert caplog.messages == []
+    with pytest.raises(KeyError, match='does not come back with anchor="executor"'):
+        result["worker:0"]
 
 
 def test_a_result_that_did_not_come_back_is_missing_and_not_none(
@@ -110,7 +126,10 @@ def test_a_result_that_did_not_come_back_is_missing_and_not_none(
     run = run_of(member("worker:0"), member("worker:1"))
     jobs = jobs_with(failures={"worker:0": "bigger than spark.driver.maxResultSize"})
     with caplog.at_level(logging.WARNING, "tflease"):
-        assert results.collect(run, jobs, 1.0).returned == {}
+        result = results.collect(run, jobs, 1.0)
+    assert result.returned == {}
+    with pytest.raises(KeyError, match=r"has not come back: bigger than spark\.driver"):
+        result["worker:0"]
     first, second = caplog.messages
     assert first == (
         "what worker:0 returned has not come back: bigger than spark.driver.maxResultSize"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from coordinator.core.errors import CoordinatorUnavailable, ReservationTimeout
+from coordinator.core.errors import CoordinatorUnavailable, UnknownRun
 from coordinator.core.model import (
     Cause,
     ExitReport,
@@ -29,10 +27,12 @@ from coordinator.core.model import (
 )
 from coordinator.spark import session as session_module
 from coordinator.spark.jobs import MemberJobs, MemberRow
-from coordinator.spark.session import Forming, RunSession
+from coordinator.spark.session import RunSession
+from executor_agent.spark_task import MemberTask
 from tests.coordinator.spark.fake_spark import FakeSpark
 
 WORKER = MemberId.parse("worker:0")
+TASK = MemberTask(("worker:0",), "run", "h:1", "token", b"", {}, (), 1.0)
 FORMING = RunView(
     RunId("run"),
     RunSpec(Roles(worker=1), name="mnist"),
@@ -53,7 +53,14 @@ class Client:
         self._script = script
         self.scheduling: list[dict[MemberId, TaskState]] = []
         self.ends: list[Any] = []
+        self.stops: list[Any] = []
+        self.stop_errors: list[Exception] = []
         self.told = threading.Event()
+
+    def stop(self, *stop: Any) -> None:
+        if self.stop_errors:
+            raise self.stop_errors.pop()
+        self.stops.append(stop)
 
     def watch(self, run_id: RunId) -> Iterator[RunView]:
         return self._script()
@@ -71,7 +78,7 @@ def follow(
 ) -> tuple[RunSession, Client, FakeSpark]:
     client, spark = Client(script), spark or FakeSpark()
     session = RunSession(client, FORMING, show)  # type: ignore[arg-type]
-    jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)  # type: ignore[arg-type]
+    jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)
     session.start(jobs)
     return session, client, spark
 
@@ -257,55 +264,60 @@ def test_what_spark_says_of_missing_members_is_told_while_the_gang_forms(
     session.close(10)
 
 
+def test_a_task_that_ended_because_its_member_lives_on_is_no_end_and_no_failure() -> None:
+    """Its agent tells how the member fares."""
+    session, client, _ = follow(lambda: iter((SUCCEEDED,)))
+    session.task_returned(MemberRow(WORKER, "7-a", None, None, None, handed_over=True))
+    session.close(10)
+    assert (client.ends, client.scheduling) == ([], [])
+
+
+def test_of_a_spark_that_does_not_say_what_runs_nothing_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spark Connect: "not scheduled" would be a guess."""
+    monkeypatch.setattr(session_module, "_SCHEDULING_INTERVAL", 0.01)
+    end = threading.Event()
+
+    def script() -> Iterator[RunView]:
+        yield FORMING
+        assert end.wait(10)
+        yield SUCCEEDED
+
+    client, spark = Client(script), FakeSpark(tells=False)
+    session = RunSession(client, FORMING, None)  # type: ignore[arg-type]
+    jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)
+    jobs.submit([WORKER], TASK)
+    session.start(jobs)
+    assert client.told.wait(10)
+    end.set()
+    session.close(10)
+    assert client.scheduling[0] == {}
+    jobs.cancel()
+    assert jobs.join(10)
+
+
+def test_a_stop_that_nobody_heard_is_said_again_when_somebody_is_there() -> None:
+    """A daemon may be away when its user stops the run."""
+    client, spark = Client(lambda: iter((FORMING, SUCCEEDED))), FakeSpark()
+    client.stop_errors = [CoordinatorUnavailable("away")]
+    session = RunSession(client, FORMING, None)  # type: ignore[arg-type]
+    jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)
+    session.stop("enough", 2.0)
+    assert client.stops == []
+    session.start(jobs)
+    assert session.wait_for(is_terminal, 10)
+    session.close(10)
+    assert client.stops == [("run", "enough", 2.0)]
+
+
+def test_stopping_a_run_that_the_coordinator_has_forgotten_is_no_error() -> None:
+    session, client, _ = follow(lambda: iter((SUCCEEDED,)))
+    client.stop_errors = [UnknownRun("no such run")]
+    session.stop("enough", None)
+    session.close(10)
+    assert client.stops == []
+
+
 def test_closing_before_the_start_is_closing() -> None:
     RunSession(Client(lambda: iter(())), FORMING, None).close(10)  # type: ignore[arg-type]
-
-
-# -- one forming run at a time ---------------------------------------------------------------
-
-
-def options(timeout: float = 10.0, progress: object = False) -> Any:
-    spec = RunSpec(Roles(worker=1), name="mnist", reservation_timeout=timeout)
-    return SimpleNamespace(spec=spec, progress=progress)
-
-
-def application() -> Any:
-    return SimpleNamespace(sparkContext=SimpleNamespace(applicationId=uuid.uuid4().hex))
-
-
-def test_two_runs_of_a_session_form_one_after_the_other() -> None:
-    """R1: two half-formed gangs would hold each other's slots for ever."""
-    spark = application()
-    with (
-        Forming(spark, options()),
-        pytest.raises(ReservationTimeout, match="another run of this Spark session"),
-        Forming(spark, options(timeout=0.01)),
-    ):
-        pass
-    with Forming(spark, options(timeout=0.01)):
-        pass
-
-
-def test_runs_of_two_sessions_do_not_wait_for_each_other() -> None:
-    with Forming(application(), options()), Forming(application(), options(timeout=0.01)):
-        pass
-
-
-def test_a_run_that_waits_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    spark = application()
-    with (
-        Forming(spark, options()),
-        pytest.raises(ReservationTimeout),
-        Forming(spark, options(timeout=0.01, progress=True)),
-    ):
-        pass
-    assert "[mnist] waiting for another run of this session to form" in capsys.readouterr().err
-
-
-def test_a_failed_start_gives_the_right_back() -> None:
-    """R6."""
-    spark = application()
-    with pytest.raises(KeyboardInterrupt), Forming(spark, options()):
-        raise KeyboardInterrupt
-    with Forming(spark, options(timeout=0.01)):
-        pass

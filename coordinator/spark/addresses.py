@@ -1,0 +1,125 @@
+"""Addresses, ports and networks among the arguments of ``TFCluster.run``: text in, values out.
+
+Every function raises InvalidRun saying what the argument must look like.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+from coordinator.core.errors import FeatureUnavailable, InvalidRun
+
+_HOST = re.compile(r"[\w.:%-]+", re.ASCII)
+_LOWEST_PORT = 1024
+_HIGHEST_PORT = 65535
+
+
+def joined(host: str, port: int) -> str:
+    """ "host:port", with an address of version 6 in brackets (Spark writes it so, too)."""
+    host = host.strip("[]")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(value: object) -> tuple[str, int] | None:
+    """Where the embedded coordinator listens; port 0: any that is free."""
+    if value is None:
+        return None
+    found = _host_and_port(value)
+    if found is None:
+        raise InvalidRun(f'bind must be "host:port", for instance "0.0.0.0:47000", not {value!r}')
+    return found
+
+
+def advertise(value: object) -> tuple[str, int | None] | None:
+    """Where executors reach the embedded coordinator; port None: the one that it listens on."""
+    if value is None:
+        return None
+    found = _host_and_port(value)
+    if found is not None and found[1] != 0:
+        return found
+    if isinstance(value, str) and found is None and _is_host(value):
+        return value.strip("[]"), None
+    raise InvalidRun(
+        f'advertise must be "host" or "host:port", as executors reach the driver, not {value!r}'
+    )
+
+
+def daemon(value: object) -> str | None:
+    """ "host:port" of a standalone coordinator, from "grpc://host:port"."""
+    if value is None:
+        return None
+    scheme, separator, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
+    if separator and scheme.lower() == "grpcs":
+        raise FeatureUnavailable(
+            "TLS is not in this version: pass grpc://host:port, and keep the coordinator in a "
+            "network that you trust"
+        )
+    found = _host_and_port(rest.removesuffix("/")) if scheme.lower() == "grpc" else None
+    if found is None or found[1] == 0:
+        raise InvalidRun(
+            "coordinator must be None (one is started for the run) or "
+            f'"grpc://host:port", where `tflease serve` listens, not {value!r}'
+        )
+    return joined(*found)
+
+
+def ports(value: object) -> tuple[int, int] | None:
+    """The first and the last port that members may listen on, from "40000-40100" or a pair."""
+    if value is None:
+        return None
+    parts: Any = value
+    if isinstance(value, str):
+        matched = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", value)
+        parts = tuple(map(int, matched.groups())) if matched else ()
+    try:
+        first, last = parts
+    except (TypeError, ValueError):
+        first = last = None
+    if type(first) is not int or type(last) is not int:
+        raise InvalidRun(f'ports must be "40000-40100" or (40000, 40100), not {value!r}')
+    if not _LOWEST_PORT <= first <= last <= _HIGHEST_PORT:
+        raise InvalidRun(
+            f"ports must be a range within {_LOWEST_PORT}-{_HIGHEST_PORT}, first port first, not "
+            f"{value!r}"
+        )
+    return first, last
+
+
+def network(value: object) -> str | None:
+    """A network in CIDR notation."""
+    if value is None:
+        return None
+    problem = ""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return str(ipaddress.ip_network(value.strip()))
+        except ValueError as error:
+            problem = f": {error}"
+    raise InvalidRun(f'network must be like "10.20.0.0/16", not {value!r}{problem}')
+
+
+def _host_and_port(value: object) -> tuple[str, int] | None:
+    if not isinstance(value, str):
+        return None
+    host, separator, port = value.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT
+    if not separator or not is_port or not _is_host(host):
+        return None
+    if ":" in host and not host.startswith("["):
+        return None  # an address of version 6 without brackets: its last group is no port
+    return host.strip("[]"), int(port)
+
+
+def _is_host(host: str) -> bool:
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return _HOST.fullmatch(bare) is not None and (":" not in bare or _is_version_6(bare))
+
+
+def _is_version_6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""A Spark Connect session: the driver is on a server, which tells less than one's own JVM.
+
+It has no status tracker and no list of executors. Which tasks run follows from the progress that it
+reports on its jobs, to the threads that wait for them; the rest is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from coordinator.core.errors import FeatureUnavailable, SparkUnusable
+from coordinator.core.model import Slots
+from executor_agent.spark_task import ROW_SCHEMA, MemberTask
+
+_log = logging.getLogger("tflease")
+
+
+def open_session(spark: Any, *, has_daemon: bool) -> ConnectGateway:
+    """Raises FeatureUnavailable without a daemon, SparkUnusable when the session is stopped or its
+    server does not answer."""
+    if not has_daemon:
+        raise FeatureUnavailable(
+            "with Spark Connect this machine may be out of the executors' reach, so no coordinator "
+            "is started here: start one with `tflease serve --listen 0.0.0.0:7787 --insecure` on a "
+            'machine that the executors reach, and pass coordinator="grpc://that-machine:7787" '
+            "(--insecure because this version speaks plaintext: in a network that you trust)"
+        )
+    if spark.is_stopped:
+        raise SparkUnusable("this Spark Connect session has been stopped: pass a new one")
+    try:
+        spark.conf.get("spark.app.id", "")
+    except Exception as error:  # of Connect's client or of grpc's
+        text = str(error).strip().partition("\n")[0]
+        raise SparkUnusable(f"the Spark Connect server does not answer: {text[:300]}") from error
+    return ConnectGateway(spark)
+
+
+class ConnectGateway:
+    """See ``gateway.Gateway``."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, ...], int] = {}
+        """Tasks that run, by the tags of their job, once something was heard of it."""
+
+    @property
+    def application_id(self) -> str:
+        """Sessions of one server share its slots; a server that hides its id has our session's."""
+        return self.conf("spark.app.id") or str(self._session.session_id)
+
+    @property
+    def master(self) -> str:
+        return self.conf("spark.master")
+
+    @property
+    def driver_host(self) -> str:
+        return self.conf("spark.driver.host")
+
+    @property
+    def started_at(self) -> float:
+        try:
+            return float(self.conf("spark.app.startTime")) / 1000.0
+        except ValueError:
+            return 0.0
+
+    def conf(self, name: str) -> str:
+        try:
+            return str(self._session.conf.get(name, "") or "")
+        except Exception:  # the session was stopped, or the server hides this one
+            return ""
+
+    def thread(self, work: Callable[[], None]) -> threading.Thread:
+        inherited = frozenset(self._session.getTags())  # of the launching thread
+
+        def with_tags() -> None:
+            for tag in inherited:
+                self._session.addTag(tag)
+            work()
+
+        return threading.Thread(target=with_tags)
+
+    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
+        """Connect has no place for the description."""
+        for tag in tags:  # of this thread
+            self._session.addTag(tag)
+        count = len(task.members)
+        frame = self._session.range(0, count, 1, count).mapInArrow(task, ROW_SCHEMA)
+        with self._hearing_of(tuple(tags)):
+            return list(frame.collect())
+
+    @contextmanager
+    def _hearing_of(self, job: tuple[str, ...]) -> Iterator[None]:
+        """Keeps up with the tasks of the job that this thread waits for."""
+        waiting = threading.get_ident()
+
+        def heard(*, inflight_tasks: int, **_: Any) -> None:
+            if threading.get_ident() == waiting:  # otherwise it is another job of the session
+                with self._lock:
+                    self._running[job] = inflight_tasks
+
+        self._session.registerProgressHandler(heard)
+        try:
+            yield
+        finally:
+            self._session.removeProgressHandler(heard)
+            with self._lock:
+                self._running.pop(job, None)
+
+    def cancel(self, tag: str) -> None:
+        try:
+            self._session.interruptTag(tag)
+        except Exception as error:  # a session that was stopped has interrupted them by itself
+            _log.debug("interrupting the jobs with tag %s: %s", tag, error)
+
+    def has_active_tasks(self, tag: str) -> bool | None:
+        with self._lock:
+            counts = [count for tags, count in self._running.items() if tag in tags]
+        return any(counts) if counts else None
+
+    def registered_slots(self) -> int:
+        return 0
+
+    def slots(self) -> Slots:
+        return Slots()

@@ -1,0 +1,80 @@
+"""What tflease asks of Spark, whatever kind of session the user has.
+
+The rest of the driver's side knows this seam only; ``classic`` and ``connect`` are behind it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from coordinator.core.errors import SparkUnusable
+from coordinator.core.model import Slots
+from executor_agent.spark_task import MemberTask
+
+
+class Gateway(Protocol):
+    """One Spark application. Thread-safe. ``cancel``, ``has_active_tasks`` and what tells of slots
+    never raise: a user may stop the session under a run (R6)."""
+
+    @property
+    def application_id(self) -> str:
+        """The same for all sessions that share its slots, as far as can be told."""
+
+    @property
+    def master(self) -> str:
+        """Spark's master URL; "" when unknown."""
+
+    @property
+    def driver_host(self) -> str:
+        """The driver as its executors reach it (``spark.driver.host``); "" when unknown."""
+
+    @property
+    def started_at(self) -> float:
+        """When the application was started, in Unix seconds; 0 when unknown."""
+
+    def conf(self, name: str) -> str:
+        """A configuration value; "" when it is not set or cannot be read."""
+
+    def thread(self, work: Callable[[], None]) -> threading.Thread:
+        """A thread, not started yet, on which jobs belong to the same group and tags as they
+        would here: cancelling a notebook's cell reaches them."""
+
+    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
+        """One task for each member of ``task``, and the rows that they return; blocks until then.
+        The job bears the tags. Call it on a ``thread``. Raises what Spark raises."""
+
+    def cancel(self, tag: str) -> None:
+        """Cancels the jobs with this tag; Spark kills their running tasks within seconds."""
+
+    def has_active_tasks(self, tag: str) -> bool | None:
+        """Whether a task of the jobs with this tag runs now; None when Spark does not say."""
+
+    def registered_slots(self) -> int:
+        """Task slots of the executors that are there now; 0 when Spark does not say."""
+
+    def slots(self) -> Slots:
+        """Task slots and how many are busy, for the diagnosis."""
+
+
+def open_gateway(spark: Any, *, has_daemon: bool) -> Gateway:
+    """To the user's session: a SparkSession, classic or Connect, or a SparkContext.
+
+    Raises SparkUnusable when it is stopped or something else, FeatureUnavailable for Spark Connect
+    without a daemon (``has_daemon``).
+    """
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    from coordinator.spark import classic, connect
+
+    if type(spark).__module__.startswith("pyspark.sql.connect"):
+        return connect.open_session(spark, has_daemon=has_daemon)
+    if isinstance(spark, SparkContext):
+        classic.check_alive(spark)
+        return classic.ClassicGateway(SparkSession(spark))
+    if not isinstance(spark, SparkSession):
+        raise SparkUnusable(f"expected a SparkSession or a SparkContext, got {spark!r}")
+    classic.check_alive(spark.sparkContext)
+    return classic.ClassicGateway(spark)

@@ -1,0 +1,120 @@
+"""What a run is made of on the driver, from its coordinator to its jobs: put together, started, and
+ended in order. What the user sees of it is in ``cluster``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from coordinator.client import RunClient
+from coordinator.core import roster
+from coordinator.core.completion import STOP_STAGES
+from coordinator.core.errors import CoordinatorUnavailable, TfleaseError, Unauthenticated
+from coordinator.core.liveness import STOP_BOUND
+from coordinator.core.model import RunId, RunView
+from coordinator.spark.coordinators import coordinator_for
+from coordinator.spark.gateway import Gateway
+from coordinator.spark.jobs import MemberJobs
+from coordinator.spark.options import Options
+from coordinator.spark.session import RunSession
+
+JOIN_TIMEOUT = 15.0
+"""Seconds for tasks to return their rows once their members have ended."""
+
+_CONNECT_TIMEOUT = 60.0
+_COORDINATOR_TIMEOUT = 30.0
+
+
+class Launch:
+    """A run that was created: ``coordinator`` has it, ``session`` follows it, ``jobs`` are what
+    Spark runs for it."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        options: Options,
+        work: bytes,
+        show: Callable[[RunView], object] | None,
+    ) -> None:
+        """On any error, Ctrl-C included, nothing is left of it."""
+        self._options = options
+        with ExitStack() as undo:
+            self.coordinator = coordinator_for(options, gateway)
+            undo.callback(self.coordinator.kill)
+            self._client = RunClient(self.coordinator.own_address, self.coordinator.token)
+            undo.callback(self._client.close)
+            run = self._create()
+            undo.callback(self._forget, run.run_id)
+            self.session = RunSession(self._client, run, show, self.coordinator.patience)
+            self.jobs = MemberJobs(
+                gateway,
+                run.run_id,
+                options.spec.name,
+                self.session.task_returned,
+                self.session.task_failed,
+            )
+            self._task = options.task(
+                str(run.run_id),
+                self.coordinator.address,
+                self.coordinator.token,
+                work,
+                _CONNECT_TIMEOUT,
+            )
+            undo.pop_all()
+
+    def _create(self) -> RunView:
+        try:
+            return self._client.create(self._options.spec)
+        except (CoordinatorUnavailable, Unauthenticated) as error:
+            raise type(error)(f"{self.coordinator.name}: {error}", error.metadata) from None
+
+    def _forget(self, run_id: RunId) -> None:
+        """A daemon would keep it until its owner's time is over."""
+        with suppress(TfleaseError):
+            self._client.stop(run_id, "its driver could not start it", 0.0)
+
+    def start(self) -> None:
+        """Follows the run, and submits its jobs."""
+        self.session.start(self.jobs)
+        for members in roster.jobs(self._options.spec.roles):
+            self.jobs.submit(members, self._task.for_members(tuple(map(str, members))))
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that an orderly end may take."""
+        longest = max(self._options.spec.grace.values())
+        return len(STOP_STAGES) * (longest + STOP_BOUND)
+
+    def end(self, grace: float | None) -> None:
+        """Ends what still runs: members, tasks, and a coordinator of its own. ``grace`` in seconds
+        can only shorten what the members have."""
+        with ExitStack() as then:  # from the last to the first, and all, whatever one raises
+            then.callback(self.session.close, JOIN_TIMEOUT)
+            then.callback(self._client.close)
+            then.callback(self.coordinator.close, _COORDINATOR_TIMEOUT)
+            then.callback(self.session.close, 0.0)
+            then.callback(self.jobs.wait_until_idle, JOIN_TIMEOUT)
+            then.callback(self.jobs.join, JOIN_TIMEOUT)
+            then.callback(self.jobs.cancel)
+            try:
+                self._stop_and_wait(grace)
+            except BaseException:  # Ctrl-C: whoever waits for a grace has lost patience
+                self._stop_and_wait(grace=0.0)
+                raise
+
+    def _stop_and_wait(self, grace: float | None) -> None:
+        if not self.session.view.settled:
+            self.session.stop("the cluster was shut down", grace)
+        self.session.wait_for(_is_quiet, self.stop_timeout)
+        if self.session.lost is None:
+            self.jobs.join(JOIN_TIMEOUT)
+
+
+def is_over(run: RunView) -> bool:
+    """A failure is known once it is settled; a success only when nothing is left."""
+    return run.phase.is_terminal or (run.settled and run.failure is not None)
+
+
+def _is_quiet(run: RunView) -> bool:
+    """All that can be waited for: a lost member's fence is minutes away and proves nothing."""
+    return run.phase.is_terminal or run.settled

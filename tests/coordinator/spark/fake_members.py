@@ -1,0 +1,59 @@
+"""`TFCluster.run` on a Spark that is a stand-in, whose jobs are fake members over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import cloudpickle
+
+from coordinator import Roles, TFCluster
+from coordinator.core.model import VERSION, Cause, ExitReport, MemberId, Proof, RunId
+from coordinator.testing import COMPLETED, FakeExecutor, Script
+from tests.coordinator.spark.fake_spark import FakeSpark, Job, Row
+
+SERVES = Script(serves=True)
+HANGS = Script(serves=True, obeys_stop=False)
+RAISES = Script(
+    report=ExitReport(
+        Cause.USER_EXCEPTION,
+        exception_type="ValueError",
+        message="bad labels",
+        proof=Proof.KERNEL,
+    )
+)
+
+
+def member_of(job: Job) -> MemberId:
+    return MemberId.parse(job.task.members[0])
+
+
+def playing(script: Script, address: str = "") -> Callable[[Job], list[Row]]:
+    """A job that is a member with this behaviour; one that hangs is gone when it is cancelled.
+    ``address``: another way to the coordinator than the one that its task was told."""
+
+    async def play(job: Job) -> Row:
+        task = job.task
+        async with FakeExecutor(
+            address or task.coordinator, task.token, RunId(task.run_id), member_of(job)
+        ) as executor:
+            executor.info = replace(executor.info, tflease_version=VERSION)
+            report = await executor.live(script)
+            if not script.obeys_stop:
+                await asyncio.to_thread(job.cancelled.wait, 60)
+                raise RuntimeError("Job was cancelled")
+            return Row(
+                task.members[0],
+                executor.incarnation,
+                report=(report or COMPLETED).to_json(),
+                result=bytearray(cloudpickle.dumps(task.members[0])),
+            )
+
+    return lambda job: [asyncio.run(play(job))]
+
+
+def run(spark: FakeSpark, **more: Any) -> TFCluster:
+    options = {"roles": Roles(worker=2), "progress": False, "name": "mnist", **more}
+    return TFCluster.run(spark, lambda args, ctx: None, **options)
