@@ -205,13 +205,15 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _arm(self) -> None:
+    def _arm(self, *, anew: bool = False) -> None:
         if self._closed:
             return
-        if self._timer is not None:
-            self._timer.cancel()
         now = self._clock()
         delay = min(max(self._machine.next_deadline() - now, 0.0), TICK_INTERVAL)
+        if self._timer is not None:
+            if now < self._due_at <= now + delay and not anew:
+                return  # it comes soon enough, and arms itself again: most events end here
+            self._timer.cancel()
         self._due_at = now + delay
         self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
@@ -221,6 +223,8 @@ class Engine:
         except Exception:
             _log.exception("time could not pass by a bug of the coordinator; trying again")
             self._timer = asyncio.get_running_loop().call_later(TICK_INTERVAL, self._tick)
+        else:
+            self._arm(anew=True)  # this one has fired, and maybe a moment before its time
 
     def _notice_pause(self) -> None:
         """Before any event: after a pause the first may well be another than the clock's, and

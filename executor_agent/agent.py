@@ -60,6 +60,7 @@ class Agent:
         self._config = config
         self._member = MemberId.parse(config.member)
         self._directory = Path(config.directory)
+        self._log = self._directory / supervision.MEMBER_LOG
         self._control = socket.socket(fileno=supervision.AGENT_CONTROL_FD)
         self._control.setblocking(False)
         self._client = ReservationClient(config.coordinator, config.token)
@@ -70,10 +71,9 @@ class Agent:
             connect_timeout=config.connect_timeout,
             on_start=self._start,
             on_stop=self._stop,
+            read_log=lambda asked: logs.read(self._log, asked.offset, asked.max_bytes),
         )
-        self._copier = logs.LogCopier(
-            self._directory / supervision.MEMBER_LOG, f"[{config.member}] "
-        )
+        self._copier = logs.LogCopier(self._log, f"[{config.member}] ")
         self._to_member: asyncio.StreamWriter | None = None
         self._port: HeldPort | None = None
         self._address = ""  # what the member advertises
@@ -252,7 +252,7 @@ class Agent:
             facts,
             read_outcome(self._directory),
             stop_asked=self._stop_asked,
-            log_tail=logs.tail(self._directory / supervision.MEMBER_LOG),
+            log_tail=logs.tail(self._log),
         )
         if self._unreachable is not None and facts.reason == self._unreachable[0]:
             report = replace(report, cause=Cause.UNREACHABLE, message=self._unreachable[1])

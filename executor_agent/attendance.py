@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -29,7 +30,9 @@ from coordinator.core.model import (
     ExecutorInfo,
     ExitReport,
     IncarnationId,
+    LogChunk,
     MemberId,
+    ReadLog,
     RunId,
 )
 from executor_agent.core.outbox import Outbox
@@ -122,13 +125,17 @@ class Membership:
         connect_timeout: float,
         on_start: Callable[[Start], None],
         on_stop: Callable[[Stop], None],
+        read_log: Callable[[ReadLog], LogChunk],
     ) -> None:
+        """``read_log`` may take its time: it is called in a thread, and raises OSError."""
         self._client = client
         self._who = who
         self._coordinator = coordinator
         self._connect_timeout = connect_timeout
         self._on_start = on_start
         self._on_stop = on_stop
+        self._read_log = read_log
+        self._answers: set[asyncio.Task[None]] = set()
         self._outbox: Outbox[Report] = Outbox(time.monotonic())
         self._queued = asyncio.Event()
         self._acknowledged = asyncio.Event()
@@ -199,8 +206,8 @@ class Membership:
                 if time.monotonic() >= give_up_at:
                     raise MustStop(
                         f"the coordinator at {self._coordinator} could not be reached from "
-                        f"{executor.hostname} for {self._connect_timeout:g} s ({error}): open "
-                        "that port between executors and driver"
+                        f"{executor.hostname} ({endpoint.host}) for {self._connect_timeout:g} s "
+                        f"({error}): open that port between executors and driver"
                     ) from None
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _RETRY_MAX)
@@ -228,16 +235,32 @@ class Membership:
                 else:
                     writer.result()
             finally:
-                for task in (reader, writer):
+                tasks = (reader, writer, *self._answers)
+                for task in tasks:
                     task.cancel()
-                await asyncio.wait((reader, writer))
-                for task in (reader, writer):
+                await asyncio.wait(tasks)
+                for task in tasks:
                     task.cancelled() or task.exception()
 
     async def _read(self, session: Attendance) -> None:
         async for command in session.commands():
-            self._obey(command)
+            if isinstance(command, ReadLog):  # beside the rest: a disk may be slow
+                answer = asyncio.create_task(self._answer(session, command))
+                self._answers.add(answer)
+                answer.add_done_callback(self._answers.discard)
+            else:
+                self._obey(command)
         raise errors.CoordinatorUnavailable("the coordinator ended the session")
+
+    async def _answer(self, session: Attendance, question: ReadLog) -> None:
+        """Whatever becomes of it, the session does not depend on it (E4)."""
+        with suppress(errors.TfleaseError):
+            try:
+                chunk = await asyncio.to_thread(self._read_log, question)
+            except OSError as error:
+                await session.log_refused(question.request_id, f"cannot read the log: {error}")
+            else:
+                await session.log_chunk(question.request_id, chunk)
 
     def _obey(self, command: Command) -> None:
         match command:

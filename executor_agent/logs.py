@@ -10,6 +10,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from coordinator.core.model import LogChunk
+
 TAIL_BYTES = 8 * 1024
 """How much of a log travels with a report."""
 
@@ -32,6 +34,21 @@ def tail(path: Path, limit: int = TAIL_BYTES) -> str:
     if size > limit:
         data = data.partition(b"\n")[2].strip() or data
     return data.decode(errors="replace").rstrip()
+
+
+def read(path: Path, offset: int | None, max_bytes: int) -> LogChunk:
+    """A piece of a log from byte ``offset`` on; None: its end, from the beginning of a line where
+    there is one. Raises OSError."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - max_bytes) if offset is None else min(offset, size)
+        file.seek(start)
+        data = file.read(max_bytes)
+    if offset is None and start > 0:
+        cut = data.find(b"\n") + 1
+        if cut < len(data):
+            start, data = start + cut, data[cut:]
+    return LogChunk(start, data, max(size, start + len(data)))
 
 
 class LogCopier:

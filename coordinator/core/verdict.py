@@ -29,6 +29,10 @@ def is_primary(report: ExitReport) -> bool:
     return report.cause.is_failure and report.cause is not Cause.PEER_LOST
 
 
+_SPARK_WENT = ("task ", "daemon ", "executor ", "sentinel ", "cannot start")
+"""How a sentinel's own words begin (``executor_agent.core.supervision``); all others are those of
+its agent, which asked it to stop."""
+
 _SIGKILL = 9
 _TERM_SECONDS = 1.0
 """What a sentinel leaves between SIGTERM and SIGKILL (``executor_agent.core.supervision``)."""
@@ -135,7 +139,11 @@ def _what(report: ExitReport) -> str:
         case Cause.LOST_CONTACT:
             return f"was lost: {report.message}"
         case Cause.PREEMPTED:
-            return f"lost its Spark task ({report.reason or report.message})"
+            why = report.reason or report.message
+            by_spark = not why or why.startswith(_SPARK_WENT)
+            return (
+                f"lost its Spark task ({why})" if by_spark else f"was stopped by its agent: {why}"
+            )
         case Cause.STALLED:
             return (
                 "was stuck or frozen: its peers gave it up, and when it was told to stop it did "

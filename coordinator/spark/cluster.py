@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
-from coordinator.core.model import MemberPhase, Roles, RunPhase, RunView
-from coordinator.spark import payload, preflight, results
+from coordinator.core.model import LogChunk, MemberId, MemberPhase, Roles, RunPhase, RunView
+from coordinator.spark import member_logs, payload, preflight, results
 from coordinator.spark.gateway import Gateway, open_gateway
 from coordinator.spark.launch import JOIN_TIMEOUT, Launch, is_over
 from coordinator.spark.options import InputMode, Options, ProgressCallback
@@ -188,6 +188,22 @@ class TFCluster:
     def status(self) -> RunView:
         """The run as the coordinator last told it; times are Unix seconds."""
         return self._session.view
+
+    def logs(self, member: str | None = None, max_bytes: int = 64 * 1024) -> str:
+        """The end of what a member ("worker:1") has printed, read from its executor now, at most
+        ``max_bytes`` (up to 1 MiB). Without ``member``: of all, with the member's name in front of
+        every line. Of a member that has ended: the last 8 KiB, which came with its report.
+
+        Raises InvalidRun when there is no such member; LogUnavailable when nobody is there to read
+        it, saying where it is; CoordinatorUnavailable.
+        """
+
+        def read(asked: MemberId) -> LogChunk:
+            return self._launch.read_log(asked, max_bytes)
+
+        if member is None:
+            return member_logs.end_of_all(self.status(), read)
+        return member_logs.end_of(self.status(), member, read)
 
     def wait(self, timeout: float | None = None) -> RunResult:
         """Waits for the end of the training.

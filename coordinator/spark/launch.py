@@ -11,7 +11,7 @@ from coordinator.core import roster
 from coordinator.core.completion import STOP_STAGES
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError, Unauthenticated
 from coordinator.core.liveness import STOP_BOUND
-from coordinator.core.model import RunId, RunView
+from coordinator.core.model import LogChunk, MemberId, RunId, RunView
 from coordinator.spark.coordinators import coordinator_for
 from coordinator.spark.gateway import Gateway
 from coordinator.spark.jobs import MemberJobs
@@ -78,6 +78,11 @@ class Launch:
         self.session.start(self.jobs)
         for members in roster.jobs(self._options.spec.roles):
             self.jobs.submit(members, self._task.for_members(tuple(map(str, members))))
+
+    def read_log(self, member: MemberId, max_bytes: int) -> LogChunk:
+        """The end of a member's log, read where it is. Raises LogUnavailable,
+        CoordinatorUnavailable."""
+        return self._client.read_log(self.session.view.run_id, member, max_bytes=max_bytes)
 
     @property
     def stop_timeout(self) -> float:

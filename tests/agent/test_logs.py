@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from executor_agent.logs import LogCopier, tail
+from coordinator.core.model import LogChunk
+from executor_agent.logs import LogCopier, read, tail
 
 
 @pytest.fixture
@@ -143,3 +144,23 @@ def test_the_tail_of_one_endless_line_is_its_end(log: Path) -> None:
 def test_half_a_character_at_the_start_of_the_tail_is_no_mistake(log: Path) -> None:
     log.write_bytes("\N{SNOWMAN}".encode() * 100)
     assert tail(log, 100).endswith("\N{SNOWMAN}")
+
+
+def test_a_piece_of_a_log_is_read_from_where_it_was_asked_for(log: Path) -> None:
+    """E3"""
+    log.write_bytes(b"one\ntwo\nthree\n")
+    assert read(log, 4, 3) == LogChunk(4, b"two", 14)
+    assert read(log, 12, 100) == LogChunk(12, b"e\n", 14)
+    assert read(log, 100, 10) == LogChunk(14, b"", 14), "it is not that long, yet"
+
+
+def test_the_end_of_a_log_begins_with_a_line(log: Path) -> None:
+    log.write_bytes(b"one\ntwo\nthree\n")
+    assert read(log, None, 100) == LogChunk(0, b"one\ntwo\nthree\n", 14)
+    assert read(log, None, 8) == LogChunk(8, b"three\n", 14)
+    assert read(log, None, 3) == LogChunk(11, b"ee\n", 14), "or with as much as was asked for"
+
+
+def test_a_line_that_is_longer_than_what_was_asked_for_is_cut(log: Path) -> None:
+    log.write_bytes(b"a progress bar that never ends its line")
+    assert read(log, None, 9) == LogChunk(30, b" its line", 39)

@@ -12,6 +12,7 @@ EXPORTS = [
     "FeatureUnavailable",
     "InputMode",
     "InvalidRun",
+    "LogUnavailable",
     "NotEnoughSlots",
     "PayloadNotPicklable",
     "ReleaseUnproven",

@@ -11,7 +11,9 @@ from coordinator.core.model import (
     Endpoint,
     ExecutorInfo,
     IncarnationId,
+    LogChunk,
     MemberId,
+    ReadLog,
     Roles,
     RunId,
     RunSpec,
@@ -39,6 +41,7 @@ class Member:
     ) -> None:
         self.starts: asyncio.Queue[Start] = asyncio.Queue()
         self.stops: asyncio.Queue[Stop] = asyncio.Queue()
+        self.log: bytes | None = None
         self.client = client or ReservationClient(address, token)
         self.membership = Membership(
             self.client,
@@ -47,8 +50,14 @@ class Member:
             connect_timeout=connect_timeout,
             on_start=self.starts.put_nowait,
             on_stop=self.stops.put_nowait,
+            read_log=self._read_log,
         )
         self.running = asyncio.create_task(self.membership.run(EXECUTOR, ENDPOINT))
+
+    def _read_log(self, asked: ReadLog) -> LogChunk:
+        if self.log is None:
+            raise FileNotFoundError("no log")
+        return LogChunk(0, self.log[: asked.max_bytes], len(self.log))
 
     def report(self, *reports: Report) -> None:
         for report in reports:

@@ -79,6 +79,12 @@ def test_a_ps_that_returned_early_is_named_as_the_likely_reason() -> None:
         (Cause.OUT_OF_MEMORY, {"max_rss_bytes": 3 << 20}, "its own peak was 3 MiB"),
         (Cause.LOST_CONTACT, {"message": "silent"}, "was lost: silent"),
         (Cause.PREEMPTED, {"reason": "task died"}, "lost its Spark task (task died)"),
+        (
+            Cause.PREEMPTED,
+            {"reason": "no free port in 40000-40003 on node-a"},
+            "was stopped by its agent: no free port in 40000-40003 on node-a",
+        ),
+        (Cause.UNREACHABLE, {"message": "from a to b"}, "cannot reach its peers: from a to b"),
         (Cause.PRELOAD_FAILED, {"message": "cannot import"}, "preload failed: cannot import"),
         (Cause.AGENT_LOST, {"reason": "agent died"}, "agent lost: agent died"),
     ],

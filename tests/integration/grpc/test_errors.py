@@ -38,6 +38,7 @@ CANONICAL = {
     errors.RunOver: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ExecutorUnfit: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleIncarnation: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.LogUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CoordinatorUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.TfleaseError: grpc.StatusCode.INTERNAL,
 }
