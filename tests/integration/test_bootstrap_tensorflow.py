@@ -79,7 +79,7 @@ def test_sigterm_ends_a_serving_member(tmp_path: Path) -> None:
 
 @contextmanager
 def digits_cluster(
-    directory: Path, workers: int, args: dict[str, Any], env: dict[str, str]
+    directory: Path, workers: int, args: dict[str, Any], env: dict[str, str], model_dir: Path
 ) -> Iterator[dict[str, MemberProcess]]:
     """A chief, workers and one ps that run the demo's program; by names such as "worker0"."""
     roles = [("chief", 0), *(("worker", index) for index in range(workers)), ("ps", 0)]
@@ -98,7 +98,13 @@ def digits_cluster(
         for member in members.values():
             member.expect("ready")
         for (job_name, index), member in zip(roles, members.values(), strict=True):
-            member.send_start(job_name=job_name, task_index=index, cluster_spec=spec, grace=5.0)
+            member.send_start(
+                job_name=job_name,
+                task_index=index,
+                cluster_spec=spec,
+                grace=5.0,
+                model_dir=str(model_dir),
+            )
         for member in members.values():
             member.expect("running")
         yield members
@@ -106,8 +112,7 @@ def digits_cluster(
 
 def test_a_parameter_server_cluster_learns_the_digits(tmp_path: Path) -> None:
     model_dir = tmp_path / "model"
-    args = {"model_dir": str(model_dir)}
-    with digits_cluster(tmp_path, 2, args, {}) as members:
+    with digits_cluster(tmp_path, 2, {}, {}, model_dir) as members:
         chief = members.pop("chief0")
         events = list(chief.events_until("finished"))
         assert chief.wait(20) == 0
@@ -122,12 +127,8 @@ def test_a_parameter_server_cluster_learns_the_digits(tmp_path: Path) -> None:
             assert member.wait(20) == 0
             assert member.outcome().status is Status.RETURNED
 
-    program = (
-        "import sys; from examples.digits_training import evaluate_saved_model as evaluate; "
-        "print(evaluate(sys.argv[1]))"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(model_dir)],
+        [sys.executable, "-m", "examples.digits_data", "keras", str(model_dir)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -138,15 +139,14 @@ def test_a_parameter_server_cluster_learns_the_digits(tmp_path: Path) -> None:
 
 
 def test_a_proxy_in_the_environment_does_not_come_between_members(tmp_path: Path) -> None:
-    args = {"model_dir": str(tmp_path / "model"), "steps": 20}
-    with digits_cluster(tmp_path, 1, args, {"http_proxy": "http://127.0.0.1:9"}) as members:
+    proxy = {"http_proxy": "http://127.0.0.1:9"}
+    with digits_cluster(tmp_path, 1, {"steps": 20}, proxy, tmp_path / "model") as members:
         *_, finished = members["chief0"].events_until("finished")
         assert finished["outcome"]["status"] == "returned"
 
 
 def test_a_chief_that_loses_its_ps_is_a_bystander(tmp_path: Path) -> None:
-    args = {"model_dir": str(tmp_path / "model"), "steps": 10**9}
-    with digits_cluster(tmp_path, 1, args, {}) as members:
+    with digits_cluster(tmp_path, 1, {"steps": 10**9}, {}, tmp_path / "model") as members:
         chief = members["chief0"]
         chief.expect("progress")
         os.kill(members["ps0"].pid, signal.SIGKILL)

@@ -30,6 +30,8 @@ _SETTINGS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "512m",
+    # A standalone worker starts executors in folders of its own.
+    "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[2]),
 }
 
 
