@@ -56,8 +56,8 @@ def serve(config: DaemonConfig) -> int:
         raise CannotServe(
             f"{config.host} can be reached from other machines, and this version speaks plaintext: "
             "on the way anybody could read the token, which commands every run, and the addresses "
-            "of the members. Listen on 127.0.0.1 and let others come through a tunnel (ssh -L), or "
-            "say --insecure where the network is trusted"
+            "of the members. Listen on 127.0.0.1 when executors are on this machine alone, or say "
+            "--insecure where the network is trusted"
         )
     raise_descriptor_limit()
     return asyncio.run(_serve(config))

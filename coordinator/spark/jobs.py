@@ -18,6 +18,8 @@ from executor_agent.spark_task import MemberTask
 
 _IDLE_INTERVAL = 0.1
 
+_MAX_TEXT = 500  # characters of what Spark says of a job that failed
+
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
@@ -173,4 +175,14 @@ def explain(error: BaseException) -> str:
         if sign in text:
             line = next((line for line in lines if sign in line), sign)
             return f"{line} ({advice})"
-    return lines[0][:500] if lines else type(error).__name__
+    return _cause(lines)[:_MAX_TEXT] if lines else type(error).__name__
+
+
+def _cause(lines: list[str]) -> str:
+    """py4j's first line only names a call; the JVM's exception follows, and what it was caused by,
+    the last of which began it."""
+    if not lines[0].startswith("An error occurred while calling "):
+        return lines[0]
+    thrown = next((line.removeprefix(": ") for line in lines[1:] if line.startswith(": ")), "")
+    causes = [line for line in lines if line.startswith("Caused by: ")]
+    return " ".join(filter(None, (thrown[: _MAX_TEXT // 2], *causes[-1:]))) or lines[0]

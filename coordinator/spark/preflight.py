@@ -70,6 +70,10 @@ def capacity(gateway: Gateway) -> Capacity:
     if instances and cores:
         how = f"{instances} executors of {cores} cores, {cpus} for each task"
         return Capacity(max(now, int(instances) * (int(cores) // cpus)), True, how)
+    wanted = gateway.conf("spark.cores.max")
+    if wanted and master.startswith("spark://"):  # its executors may still be starting
+        how = f"spark.cores.max={wanted}, {cpus} cores for each task"
+        return Capacity(max(now, int(wanted) // cpus), True, how)
     age = time.time() - gateway.started_at
     return Capacity(now, age > _SETTLING_SECONDS and now > 0, "what its executors registered")
 

@@ -84,6 +84,24 @@ def test_of_any_other_exception_the_first_line_is_told(error: Exception, text: s
     assert explain(error) == text
 
 
+LOST_FILE = """An error occurred while calling o272.collectToPython.
+: org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 3.0 failed
+\tat org.apache.spark.scheduler.DAGScheduler
+Caused by: org.apache.spark.SparkException: Exception thrown in awaitResult
+Caused by: java.lang.RuntimeException: Stream '/files/examples.zip' was not found.
+\tat org.apache.spark.network
+"""
+
+
+def test_of_an_exception_of_the_jvm_what_it_began_with_is_told() -> None:
+    """E2: py4j's own first line names a call and nothing else."""
+    assert explain(RuntimeError(LOST_FILE)) == (
+        "org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 3.0 "
+        "failed Caused by: java.lang.RuntimeException: Stream '/files/examples.zip' was not found."
+    )
+    assert explain(RuntimeError("An error occurred while calling o1.x.")).startswith("An error")
+
+
 class Heard:
     """What the listener of the jobs was told."""
 

@@ -82,7 +82,7 @@ async def test_a_token_that_others_can_read_is_refused(home: Home) -> None:
 async def test_beyond_loopback_it_refuses_and_says_what_to_do(host: str, home: Home) -> None:
     refused = await home.tflease("serve", "--listen", f"{host}:0")
     assert refused.code == 1
-    for words in ("plaintext", "--insecure", "ssh -L"):
+    for words in ("plaintext", "--insecure", "127.0.0.1"):
         assert words in refused.err
     assert refused.out == ""
     assert not home.folder.exists()
