@@ -7,17 +7,20 @@ import math
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from coordinator import wire
 from coordinator.core import effects, events
 from coordinator.core.errors import InvalidReservation, InvalidRun
 from coordinator.core.model import (
+    ExitReport,
     IncarnationId,
     LogChunk,
     MemberId,
     ReadLog,
     RunId,
+    RunView,
     Slots,
     TaskState,
 )
@@ -28,6 +31,8 @@ from coordinator.v1 import run_service_pb2 as run_pb
 from coordinator.v1 import run_service_pb2_grpc as run_grpc
 
 _Command = effects.SendStart | effects.SendStop | ReadLog
+
+_SHORT = 500  # characters of a message in a list
 
 HELLO_TIMEOUT = 10.0
 """Seconds that a new session has for its first message."""
@@ -54,7 +59,7 @@ class RunService(run_grpc.RunServiceServicer):
         self, request: run_pb.ListRunsRequest, context: Any
     ) -> run_pb.ListRunsResponse:
         offset = self._engine.wall_offset
-        runs = [wire.run_to_pb(view, offset) for view in self._engine.views()]
+        runs = [wire.run_to_pb(_brief(view), offset) for view in self._engine.views()]
         return run_pb.ListRunsResponse(runs=runs)
 
     async def WatchRun(
@@ -111,6 +116,22 @@ class RunService(run_grpc.RunServiceServicer):
 
     def _run(self, run_id: RunId) -> Any:
         return wire.run_to_pb(self._engine.view(run_id), self._engine.wall_offset)
+
+
+def _brief(run: RunView) -> RunView:
+    """As a list needs it: logs and tracebacks of a hundred runs would fill many messages."""
+    members = tuple(
+        replace(member, exit=_in_short(member.exit)) if member.exit else member
+        for member in run.members
+    )
+    failure = run.failure
+    if failure is not None and failure.exit is not None:
+        failure = replace(failure, exit=_in_short(failure.exit))
+    return replace(run, members=members, failure=failure)
+
+
+def _in_short(report: ExitReport) -> ExitReport:
+    return replace(report, log_tail="", traceback="", message=report.message[:_SHORT])
 
 
 class ReservationService(reservation_grpc.ReservationServiceServicer):

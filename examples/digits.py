@@ -18,6 +18,7 @@ halfway: see ``digits_kill.py``.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -80,7 +81,7 @@ def main() -> int:
     console = Console()
     chosen = [each for each in TRAININGS if options.only in (None, each.name)]
     with tempfile.TemporaryDirectory(prefix="tflease-digits-") as scratch, ExitStack() as stack:
-        model_dir = options.model_dir or scratch
+        model_dir = os.path.abspath(options.model_dir) if options.model_dir else scratch
         console.print("[bold]start a Spark cluster of 2 executors, 2 cores each[/bold] ...")
         began = time.monotonic()
         spark = stack.enter_context(local_cluster(executors=2, cores=2))

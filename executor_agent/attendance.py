@@ -39,6 +39,7 @@ from executor_agent.core.outbox import Outbox
 
 _RETRY_MIN, _RETRY_MAX = 0.2, 2.0
 _JITTER = 0.1
+_FENCE_MARGIN = 30.0  # seconds, for a member to be stopped once it is fenced
 _MAX_NAMES, _MAX_NAME = 100, 200  # a larger message would be refused, and tried for ever
 _STEPS = 2**63
 
@@ -220,7 +221,10 @@ class Membership:
                     self._outbox.proven_at = asked_at
                     return reservation
                 has_stood_by = True
-                give_up_at = time.monotonic() + self._connect_timeout
+                # It must outlast the holder, which a coordinator that is away does not end before
+                # its fence: who returns first wins.
+                patience = max(self._connect_timeout, reservation.fence_timeout + _FENCE_MARGIN)
+                give_up_at = time.monotonic() + patience
                 await asyncio.sleep(reservation.retry_delay * random.uniform(0.8, 1.2))
 
     async def _attend(self, beat_interval: float) -> None:

@@ -16,16 +16,14 @@ from executor_agent.attendance import MustStop
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.ports import HeldPort, NoFreePort, address_towards, split_address
 
-_PORT_TIMEOUT = 10.0
-"""Seconds that a member of an earlier attempt or run may take to leave its port."""
-
 _PORT_INTERVAL = 0.2
 _ROUTE_INTERVAL = 1.0
 
 
 async def hold_port(config: AgentConfig) -> HeldPort:
-    """In a thread, because a range may be large. Raises MustStop."""
-    give_up_at = time.monotonic() + min(_PORT_TIMEOUT, config.connect_timeout)
+    """In a thread, because a range may be large; a member of an earlier attempt or run has as long
+    to leave its port as the coordinator has to be there. Raises MustStop."""
+    give_up_at = time.monotonic() + config.connect_timeout
     while True:
         try:
             return await asyncio.to_thread(HeldPort, config.ports)

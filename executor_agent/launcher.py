@@ -289,15 +289,19 @@ def _sentinel_environment() -> dict[str, str]:
     found_anyway = {os.path.realpath(folder) for folder in (*site.getsitepackages(), *user_site)}
     folders = [
         folder
-        for folder in dict.fromkeys(map(_folder_of, ("executor_agent", "psutil")))
+        for folder in dict.fromkeys(map(folder_of, ("executor_agent", "psutil")))
         if os.path.realpath(folder) not in found_anyway
     ]
     return {**environment, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
 
 
-def _folder_of(package: str) -> str:
-    """Where it is imported from, absolute; a zip that Spark has shipped is a folder, too."""
+def folder_of(package: str) -> str:
+    """Where it is imported from, absolute; a zip that Spark has shipped is a folder, too. Raises
+    RuntimeError, ImportError when it is not."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise RuntimeError(f"cannot tell where {package} is imported from")
-    return os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
+    folder = os.path.abspath(spec.origin)
+    for _ in range(package.count(".") + 2):  # its __init__.py, and itself
+        folder = os.path.dirname(folder)
+    return folder

@@ -14,7 +14,9 @@ import os
 import resource
 import secrets
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from executor_agent import logs, member_directory, processes
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import MEMBER_LOG, AnchorName
 from executor_agent.jvm_connection import JvmConnection
-from executor_agent.launcher import SentinelProcess
+from executor_agent.launcher import SentinelProcess, folder_of
 from executor_agent.member_launch import MemberLaunch
 from executor_agent.processes import ProcessIdentity
 from executor_agent.report import exit_report
@@ -157,10 +159,10 @@ class MemberTask:
             watch=chain,
             grace=self.grace[role],
             agent_argv=(sys.executable, "-m", "executor_agent.agent"),
-            agent_env={**environment, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+            agent_env=agent_environment(environment),
             agent_config=agent.to_json().encode(),
             member_argv=(sys.executable, *bootstrap, *preload),
-            member_env={**environment, **self.env},
+            member_env=_with(environment, self.env),
             payload=self.payload,
             cwd=Path.cwd(),
             detached=self.anchor == "executor",
@@ -177,6 +179,31 @@ def member_environment(inherited: Mapping[str, str], path: list[str], cpus: int)
     environment["OMP_NUM_THREADS"] = str(max(1, cpus))
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
+
+
+def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """As the member's, but no file of the user's may stand in for a module that the agent needs:
+    `addPyFile("random.py")` would come before the standard library."""
+    own = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED")]
+    for package in ("executor_agent", "coordinator", "grpc", "google.protobuf", "psutil"):
+        with suppress(ImportError, RuntimeError):  # the agent will say what it lacks
+            own.append(folder_of(package))
+    path = dict.fromkeys([*filter(None, own), *environment["PYTHONPATH"].split(os.pathsep)])
+    return {
+        **environment,
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONSAFEPATH": "1",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+    }
+
+
+def _with(environment: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
+    """The user's variables win; a ``PYTHONPATH`` of theirs comes first and does not hide the
+    modules that came with the task."""
+    member = {**environment, **env}
+    if "PYTHONPATH" in env:
+        member["PYTHONPATH"] = os.pathsep.join((env["PYTHONPATH"], environment["PYTHONPATH"]))
+    return member
 
 
 def _address_space_limit() -> str:

@@ -80,9 +80,12 @@ def the_daemon_here(coordinator: str | None, token_file: Path | None) -> DaemonS
     daemons = daemons_here(token_file)
     if coordinator is not None:
         address = normal(coordinator)
-        daemons = [state for state in daemons if state.address == address]
+        here = ", ".join(state.address for state in daemons)
+        same = address.replace("localhost:", "127.0.0.1:")
+        daemons = [state for state in daemons if state.address == same]
         if not daemons:
-            give_up(f"no daemon of yours listens on {address} on this machine")
+            known = f"; here: {here} (--coordinator and TFLEASE_COORDINATOR choose)" if here else ""
+            give_up(f"no daemon of yours listens on {address} on this machine{known}")
     if not daemons:
         give_up(
             "no daemon of yours runs on this machine. Name a coordinator with --coordinator or "

@@ -25,7 +25,8 @@ try:
     from importlib import metadata
 except ImportError:
     metadata = None
-names = {"grpcio": ["grpcio"], "protobuf": ["protobuf"], "pyarrow": ["pyarrow"],
+names = {"tflease": ["tflease"],
+         "grpcio": ["grpcio"], "protobuf": ["protobuf"], "pyarrow": ["pyarrow"],
          "pyspark": ["pyspark", "pyspark-client", "pyspark-connect"],
          "tensorflow": ["tensorflow", "tensorflow-cpu", "tensorflow-cpu-aws", "tf-nightly",
                         "tf-nightly-cpu"]}

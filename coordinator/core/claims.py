@@ -31,10 +31,11 @@ def answer(
     is_held = member.phase.is_live and not is_holder
     if phase not in (RunPhase.FORMING, RunPhase.RUNNING) and not is_held:
         raise RunOver(f"run {claim.run_id} is {phase.value}: nothing to join")
-    roster.check_fitness(spec, claim.executor)
     granted = Granted(claim.run_id, member.id, claim.incarnation)
     if is_holder:
         return granted
+    if not is_held:  # else its refusal would be the first row, and the end of the holder
+        roster.check_fitness(spec, claim.executor)
     if member.has_been_held_by(claim.incarnation):  # its process is gone: never a re-grant
         raise StaleIncarnation(f"{claim.incarnation} held {claim.member} and is over")
     if phase is RunPhase.FORMING and member.phase in _VACANT:

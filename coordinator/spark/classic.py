@@ -76,11 +76,11 @@ class ClassicGateway:
         with suppress(Exception):  # a stopped context has cancelled them by itself
             self._context.cancelJobsWithTag(tag)
 
-    def has_active_tasks(self, tag: str) -> bool | None:
+    def active_tasks(self, tag: str) -> int | None:
         try:
             tracker: Any = self._context._jsc.sc().statusTracker()
             jobs = [int(job) for job in tracker.getJobIdsForTag(tag)]
-            return any(_active_tasks(self._context.statusTracker(), job) for job in jobs)
+            return sum(_active_tasks(self._context.statusTracker(), job) for job in jobs)
         except Exception:  # an internal interface, or a stopped context: nothing can be told
             return None
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
-from coordinator.core.model import LogChunk, MemberId, MemberPhase, Roles, RunPhase, RunView
+from coordinator.core.model import LogChunk, MemberId, MemberPhase, Roles, RunView
 from coordinator.spark import member_logs, payload, preflight, results
 from coordinator.spark.gateway import Gateway, open_gateway
 from coordinator.spark.launch import JOIN_TIMEOUT, Launch, is_over
@@ -247,7 +247,7 @@ class TFCluster:
                 finally:
                     if self._progress is not None:
                         self._progress.close()
-        results.check_released(self._session.view)
+        results.check_released(self._session.view, is_idle=self._launch.is_idle)
 
     def __enter__(self) -> TFCluster:
         return self
@@ -266,6 +266,7 @@ class TFCluster:
 
 
 def _all_entered(run: RunView) -> bool:
-    return run.phase is not RunPhase.FORMING and all(
-        member.phase not in (MemberPhase.READY, MemberPhase.STARTING) for member in run.members
+    """Never true of a gang that did not form: that one is waited for until its failure is known."""
+    return run.generation > 0 and all(
+        member.phase is not MemberPhase.STARTING for member in run.members
     )

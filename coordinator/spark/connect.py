@@ -117,10 +117,10 @@ class ConnectGateway:
         except Exception as error:  # a session that was stopped has interrupted them by itself
             _log.debug("interrupting the jobs with tag %s: %s", tag, error)
 
-    def has_active_tasks(self, tag: str) -> bool | None:
+    def active_tasks(self, tag: str) -> int | None:
         with self._lock:
             counts = [count for tags, count in self._running.items() if tag in tags]
-        return any(counts) if counts else None
+        return sum(counts) if counts else None
 
     def registered_slots(self) -> int:
         return 0

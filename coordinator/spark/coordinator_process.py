@@ -107,6 +107,10 @@ class CoordinatorProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def is_gone(self) -> bool:
+        """Nobody starts it again."""
+        return not self.is_alive
+
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None

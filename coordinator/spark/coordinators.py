@@ -28,6 +28,9 @@ class Coordinator(Protocol):
     def name(self) -> str:
         """For messages, with the place where it is when that is not here."""
 
+    def is_gone(self) -> bool:
+        """Whether it is certain that it will never answer again."""
+
     def close(self, timeout: float) -> None:
         """The run is over. Idempotent."""
 
@@ -46,6 +49,10 @@ class RemoteCoordinator:
     @property
     def name(self) -> str:
         return f"the coordinator at grpc://{self.address}"
+
+    def is_gone(self) -> bool:
+        """It may always come back."""
+        return False
 
     def close(self, timeout: float) -> None:
         """Nothing to end: the run has been ended by a call."""

@@ -20,20 +20,33 @@ _log = logging.getLogger("tflease")
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 5.0
 
+_BLINK = 30.0
+"""Seconds for the stream of an embedded coordinator that still lives to come back: a driver that
+was itself stopped for a while (Ctrl-Z, a debugger) has lost it, and nothing else."""
+
 _REPORT_TIMEOUT = 10.0
 """Seconds to repeat a report that a daemon did not get; its agents' own reports do as well."""
 
 
 def views(
-    client: RunClient, run_id: RunId, patience: float, closed: threading.Event
+    client: RunClient,
+    run_id: RunId,
+    patience: float,
+    closed: threading.Event,
+    is_gone: Callable[[], bool] | None = None,
 ) -> Iterator[RunView]:
     """What the coordinator tells of the run, until it has ended.
 
     ``patience``: seconds without a coordinator before it counts as gone; 0: one that is there for
-    this run alone. Raises CoordinatorUnavailable when it is gone, when it does not know the run any
+    this run alone, of which ``is_gone`` says whether it still lives; None: it is gone when its
+    stream is. Raises CoordinatorUnavailable when it is gone, when it does not know the run any
     more, or at ``closed`` while it is away; and whatever else a call raises.
     """
-    stream = client.own if patience > 0 else client.watch
+    is_daemon = patience > 0
+    stream = client.own if is_daemon else client.watch
+    if is_gone is None:
+        is_gone = (lambda: False) if is_daemon else (lambda: True)
+    patience = patience if is_daemon else _BLINK
     heard_at: float | None = None
     while True:
         why = "it ended the watch"
@@ -53,12 +66,12 @@ def views(
             ) from None
         if heard_at is None:
             heard_at, delay = time.monotonic(), _FIRST_DELAY
-            if patience > 0 and not closed.is_set():
+            if is_daemon and not closed.is_set():
                 _log.warning(
                     "the coordinator of run %s is out of reach (%s); trying for %g s",
                     run_id, why, patience,
                 )  # fmt: skip
-        if time.monotonic() - heard_at >= patience or closed.wait(delay):
+        if is_gone() or time.monotonic() - heard_at >= patience or closed.wait(delay):
             raise CoordinatorUnavailable(why)
         delay = min(2 * delay, _LONGEST_DELAY)
 

@@ -15,7 +15,7 @@ from executor_agent.spark_task import MemberTask
 
 
 class Gateway(Protocol):
-    """One Spark application. Thread-safe. ``cancel``, ``has_active_tasks`` and what tells of slots
+    """One Spark application. Thread-safe. ``cancel``, ``active_tasks`` and what tells of slots
     never raise: a user may stop the session under a run (R6)."""
 
     @property
@@ -48,8 +48,8 @@ class Gateway(Protocol):
     def cancel(self, tag: str) -> None:
         """Cancels the jobs with this tag; Spark kills their running tasks within seconds."""
 
-    def has_active_tasks(self, tag: str) -> bool | None:
-        """Whether a task of the jobs with this tag runs now; None when Spark does not say."""
+    def active_tasks(self, tag: str) -> int | None:
+        """How many tasks of the jobs with this tag run now; None when Spark does not say."""
 
     def registered_slots(self) -> int:
         """Task slots of the executors that are there now; 0 when Spark does not say."""

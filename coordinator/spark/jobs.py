@@ -112,16 +112,26 @@ class MemberJobs:
             self.gateway.cancel(tag)
 
     def running(self, member: MemberId) -> bool | None:
-        """Whether the member's task runs now; None when Spark does not say."""
+        """Whether a task of the member's job runs now; None when Spark does not say."""
+        active = self.active_tasks(member)
+        return None if active is None else active > 0
+
+    def active_tasks(self, member: MemberId) -> int | None:
+        """How many tasks of the member's job run now; None when Spark does not say."""
         tag = self._tags.get(member)
-        return False if tag is None else self.gateway.has_active_tasks(tag)
+        return 0 if tag is None else self.gateway.active_tasks(tag)
+
+    def job_of(self, member: MemberId) -> frozenset[MemberId]:
+        """The members that share its job."""
+        tag = self._tags.get(member)
+        return frozenset(each for each, other in list(self._tags.items()) if other == tag)
 
     def wait_until_idle(self, timeout: float) -> bool:
         """Waits until Spark says that no task of the run is active, or says nothing. A cancelled
         job is over for the driver at once, while Spark takes seconds to kill its tasks. False at
         the timeout."""
         deadline = time.monotonic() + timeout
-        while self.gateway.has_active_tasks(self.tag):
+        while self.gateway.active_tasks(self.tag):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_IDLE_INTERVAL)

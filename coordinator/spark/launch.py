@@ -38,6 +38,7 @@ class Launch:
     ) -> None:
         """On any error, Ctrl-C included, nothing is left of it."""
         self._options = options
+        self.is_idle = True  # after ``end``: whether Spark listed no task of the run any more
         with ExitStack() as undo:
             self.coordinator = coordinator_for(options, gateway)
             undo.callback(self.coordinator.kill)
@@ -45,7 +46,9 @@ class Launch:
             undo.callback(self._client.close)
             run = self._create()
             undo.callback(self._forget, run.run_id)
-            self.session = RunSession(self._client, run, show, self.coordinator.patience)
+            self.session = RunSession(
+                self._client, run, show, self.coordinator.patience, self.coordinator.is_gone
+            )
             self.jobs = MemberJobs(
                 gateway,
                 run.run_id,
@@ -98,7 +101,7 @@ class Launch:
             then.callback(self._client.close)
             then.callback(self.coordinator.close, _COORDINATOR_TIMEOUT)
             then.callback(self.session.close, 0.0)
-            then.callback(self.jobs.wait_until_idle, JOIN_TIMEOUT)
+            then.callback(self._await_idle)
             then.callback(self.jobs.join, JOIN_TIMEOUT)
             then.callback(self.jobs.cancel)
             try:
@@ -106,6 +109,9 @@ class Launch:
             except BaseException:  # Ctrl-C: whoever waits for a grace has lost patience
                 self._stop_and_wait(grace=0.0)
                 raise
+
+    def _await_idle(self) -> None:
+        self.is_idle = self.jobs.wait_until_idle(JOIN_TIMEOUT)
 
     def _stop_and_wait(self, grace: float | None) -> None:
         if not self.session.view.settled:

@@ -133,9 +133,12 @@ def _section(title: str, text: str) -> Iterable[str]:
     return [f"\n--- {title} ---", text.rstrip()] if text.strip() else []
 
 
-def check_released(run: RunView) -> None:
-    """Raises ReleaseUnproven when something of an ended run may be left."""
+def check_released(run: RunView, *, is_idle: bool = True) -> None:
+    """Raises ReleaseUnproven when something of an ended run may be left. ``is_idle``: Spark lists
+    no task of it."""
     left: list[str] = []
+    if not is_idle:
+        left.append(f"Spark still lists an active task of the run (tag tflease-{run.run_id})")
     for member in run.members:
         where = f"{member.id} on {member.executor}"
         if member.phase in (MemberPhase.LOST, MemberPhase.FENCED):

@@ -59,7 +59,8 @@ class Forming:
 class RunSession:
     """Follows a run. ``wait_for`` is the only thing that blocks.
 
-    ``patience``: seconds that the coordinator may be out of reach (``following.views``).
+    ``patience``: seconds that the coordinator may be out of reach, ``is_gone``: whether it is no
+    more (``following.views``).
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class RunSession:
         run: RunView,
         show: Callable[[RunView], object] | None,
         patience: float = 0.0,
+        is_gone: Callable[[], bool] | None = None,
     ) -> None:
         self._client = client
         self._patience = patience
+        self._is_gone = is_gone
         self._show = show
         self._condition = threading.Condition()
         self._view = run
@@ -162,7 +165,7 @@ class RunSession:
         why = "it ended the watch"
         try:
             pictures = following.views(
-                self._client, self._view.run_id, self._patience, self._closed
+                self._client, self._view.run_id, self._patience, self._closed, self._is_gone
             )
             for view in pictures:
                 self._saw(view)
@@ -188,10 +191,9 @@ class RunSession:
     def _saw(self, view: RunView) -> None:
         with self._condition:
             self._view = view
-            unsent, self._unsent_stop = self._unsent_stop, None
             self._condition.notify_all()
-        if unsent is not None and not view.phase.is_terminal:
-            self.stop(*unsent)
+        if not view.phase.is_terminal:
+            self._send_stop_again()
         if self._show is not None:
             self._show_quietly(view)
         if view.phase is RunPhase.STOPPING or view.phase.is_terminal:
@@ -221,18 +223,29 @@ class RunSession:
             view = self.view
             if view.phase.is_terminal:
                 return
+            self._send_stop_again()
             if view.phase is RunPhase.FORMING:
                 self._look(view)
                 self._send_scheduling()
+
+    def _send_stop_again(self) -> None:
+        """A call may fail while the stream lives on, and a run at work changes seldom."""
+        with self._condition:
+            unsent, self._unsent_stop = self._unsent_stop, None
+        if unsent is not None:
+            self.stop(*unsent)  # which keeps it again when it fails
 
     def _look(self, view: RunView) -> None:
         """What Spark says of the members that have not come yet."""
         for member in view.members:
             if member.phase is not MemberPhase.EXPECTED or self._jobs is None:
                 continue
-            running = self._jobs.running(member.id)
-            if running is None:
+            active = self._jobs.active_tasks(member.id)
+            if active is None:
                 continue  # Spark does not say
+            # Members of large runs share jobs: those that are there account for as many tasks.
+            there = self._jobs.job_of(member.id)
+            running = active > sum(each.phase.is_live for each in view.members if each.id in there)
             with self._condition:
                 if not self._tasks.get(member.id, TaskState()).failed:
                     self._tasks[member.id] = TaskState(running=running)

@@ -87,7 +87,11 @@ class FakeFleet:
 
     async def __aenter__(self) -> FakeFleet:
         try:
-            await asyncio.gather(*(client.start() for client in self._clients))
+            starts = (client.start() for client in self._clients)
+            # All, so that ``close`` knows of every process before one that failed is told of.
+            for failure in await asyncio.gather(*starts, return_exceptions=True):
+                if isinstance(failure, BaseException):
+                    raise failure
             await self._wait(
                 _START_TIMEOUT,
                 lambda: [client.name for client in self._clients if not client.is_up],

@@ -97,7 +97,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Tells all runs, newest last.
+        """Tells all runs, newest last; without the logs and tracebacks of members that have ended, and
+        with their messages cut: GetRun has them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,12 @@ import pytest
 
 from executor_agent import member_directory, processes, spark_task
 from executor_agent.processes import ProcessIdentity
-from executor_agent.spark_task import ROW_SCHEMA, MemberTask, member_environment
+from executor_agent.spark_task import (
+    ROW_SCHEMA,
+    MemberTask,
+    agent_environment,
+    member_environment,
+)
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-that-nobody-may-see"
@@ -266,3 +271,34 @@ def test_a_task_travels_without_its_users_modules() -> None:
     """Spark pickles it for the executors, where only tflease is installed."""
     again = pickle.loads(cloudpickle.dumps(TASK.for_members(("ps:0",))))
     assert again == replace(TASK, members=("ps:0",))
+
+
+def test_no_file_that_came_with_the_task_stands_in_for_a_module_of_the_agent(
+    tmp_path: Path,
+) -> None:
+    """`addPyFile("random.py")` used to end every agent at its first import."""
+    for name in ("random.py", "queue.py", "coordinator.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')")
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = agent_environment(member_environment(inherited, [str(tmp_path)], 1))
+    done = subprocess.run(
+        [sys.executable, "-c", "import executor_agent.agent, os; print(os.environ['PYTHONPATH'])"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) in done.stdout.strip().split(os.pathsep), "what was shipped is there, last"
+
+
+def test_a_path_of_the_users_comes_before_that_of_the_task_and_does_not_hide_it() -> None:
+    task = replace(TASK, env={"PYTHONPATH": "/opt/mine", "X": "1"})
+    launch = task._launch("worker:0", "1-a", Path("/tmp/m"), 1)
+    first, *rest = launch.member_env["PYTHONPATH"].split(os.pathsep)
+    assert first == "/opt/mine"
+    assert rest == list(dict.fromkeys(map(os.path.abspath, sys.path)))
+    assert launch.member_env["X"] == "1"
+    assert "X" not in launch.agent_env

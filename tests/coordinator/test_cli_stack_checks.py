@@ -13,6 +13,7 @@ import pytest
 from coordinator.cli import probe
 from coordinator.cli.checks import Check, Status, host, stack
 from coordinator.cli.probe import Interpreter
+from coordinator.core.model import VERSION
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,6 +187,11 @@ def test_the_executors_python_is_another_version(tmp_path: Path, driver: Interpr
     check, _ = stack.executors_python(driver, {"PYSPARK_PYTHON": str(fake)})
     assert check.status is Status.FAILED
     assert f"Python 3.9.2, but the driver's is {driver.python}" in said(check)
+
+
+def test_the_probe_tells_which_tflease_there_is(driver: Interpreter) -> None:
+    """What the next test compares."""
+    assert driver.versions["tflease"] == VERSION
 
 
 def test_the_executors_python_has_another_tflease(tmp_path: Path) -> None:

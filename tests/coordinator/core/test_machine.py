@@ -116,9 +116,8 @@ def refusals() -> list[Refusal]:
     for event in from_member(RUN, "worker:0", "worker:0/1"):
         found.append((forming, event, StaleIncarnation))
     found.append((forming, reservation(RUN, "worker:0", "worker:0/1"), StaleIncarnation))
-    for state in (forming, running):
-        unfit = reservation(RUN, "worker:1", "worker:1/9", python="3.12.1")
-        found.append((state, unfit, ExecutorUnfit))
+    unfit = reservation(RUN, "worker:1", "worker:1/9", python="3.12.1")
+    found.append((forming, unfit, ExecutorUnfit))
     found.append((over, reservation(RUN, "worker:1", "worker:1/9"), RunOver))
     for state in (stopping, over):
         found.append((state, reservation(RUN, "worker:1", "worker:1/1"), RunOver))

@@ -7,7 +7,7 @@ import pytest
 from coordinator.core import events
 from coordinator.core.claims import STAND_BY_DELAY
 from coordinator.core.effects import Granted, SendStart, SendStop, StandBy
-from coordinator.core.errors import RunOver, StaleIncarnation
+from coordinator.core.errors import ExecutorUnfit, RunOver, StaleIncarnation
 from coordinator.core.model import Cause, Endpoint, MemberPhase, Roles, RunPhase, TaskState
 from tests.coordinator.core.scene import Scene, executor, told_to_start, told_to_stop
 
@@ -370,3 +370,14 @@ def test_a_second_attempt_stands_by_until_the_holder_is_gone_even_in_a_run_that_
     scene.end("ps:0", Cause.STOPPED)
     with pytest.raises(RunOver):
         scene.reserve("ps:0", "ps:0/2")
+
+
+def test_a_second_attempt_stands_by_even_where_it_could_never_live() -> None:
+    """R4: a refusal would be its row, the first one, and the end of the holder."""
+    scene = Scene(python_version="3.11.7")
+    scene.reserve("worker:0")
+    unfit = executor("node-b", python_version="3.12.1")
+    (answer,) = scene.reserve("worker:0", "worker:0/2", on=unfit)
+    assert isinstance(answer, StandBy)
+    with pytest.raises(ExecutorUnfit):
+        scene.reserve("worker:1", on=unfit)

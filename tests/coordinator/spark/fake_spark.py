@@ -61,6 +61,8 @@ class FakeSpark:
         self.master = master
         self.started_at = time.time() - age
         self.jobs: list[Job] = []
+        self.active = 0
+        """Tasks of every job that run, as Spark tells it."""
         self._conf = {"spark.driver.host": "127.0.0.1"} if conf is None else conf
         self._registered = registered
         self._tells = tells
@@ -89,8 +91,8 @@ class FakeSpark:
             if tag in job.tags:
                 job.cancelled.set()
 
-    def has_active_tasks(self, tag: str) -> bool | None:
-        return False if self._tells else None
+    def active_tasks(self, tag: str) -> int | None:
+        return self.active if self._tells else None
 
     def registered_slots(self) -> int:
         return self._registered

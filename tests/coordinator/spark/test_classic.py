@@ -35,7 +35,7 @@ def test_a_context_that_was_stopped_meanwhile_is_no_mistake_of_ours() -> None:
     found = ClassicGateway(spark)
     assert found.slots().total == 0
     assert found.registered_slots() == 0
-    assert found.has_active_tasks("tag") is None
+    assert found.active_tasks("tag") is None
     found.cancel("tag")
 
 

@@ -101,7 +101,7 @@ def test_what_the_server_hides_is_unknown() -> None:
     assert found.application_id == "the-session"
     assert (found.master, found.driver_host, found.started_at) == ("", "", 0.0)
     assert (found.slots(), found.registered_slots()) == (Slots(), 0)
-    assert found.has_active_tasks("tag") is None
+    assert found.active_tasks("tag") is None
 
 
 def test_a_job_bears_its_tags_and_those_of_the_thread_that_launched_it() -> None:
@@ -122,23 +122,23 @@ def test_which_tasks_run_is_heard_from_the_progress_of_their_job() -> None:
     """R1: "not scheduled" and "not connected" are two different diagnoses."""
     session = Session()
     found = ConnectGateway(session)
-    heard: list[bool | None] = []
+    heard: list[int | None] = []
 
     def running() -> None:
-        heard.append(found.has_active_tasks("run"))
+        heard.append(found.active_tasks("run"))
         for tasks in (0, 2):
             session.tell(tasks)
-            heard.append(found.has_active_tasks("run"))
+            heard.append(found.active_tasks("run"))
         stranger = threading.Thread(target=session.tell, args=(0,))  # a job of the user's own
         stranger.start()
         stranger.join(10)
-        heard.append(found.has_active_tasks("job"))
-        heard.append(found.has_active_tasks("another job"))
+        heard.append(found.active_tasks("job"))
+        heard.append(found.active_tasks("another job"))
 
     session.running = running
     found.run_job(TASK, ("run", "job"), "a job")
-    assert heard == [None, False, True, True, None]
-    assert found.has_active_tasks("run") is None
+    assert heard == [None, 0, 2, 2, None]
+    assert found.active_tasks("run") is None
     assert session.handlers == []
 
 

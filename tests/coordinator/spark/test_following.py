@@ -64,6 +64,23 @@ def test_a_daemon_that_was_away_is_followed_on(caplog: pytest.LogCaptureFixture)
     assert said == ["out of reach", "is back"] * 2
 
 
+def test_the_stream_of_an_embedded_coordinator_that_lives_comes_back() -> None:
+    """O13: a driver that was stopped for a while, by Ctrl-Z or a debugger, has lost its stream and
+    nothing else."""
+    client = Client([FORMING, AWAY], [AWAY], [SUCCEEDED])
+    found = following.views(client, RUN, 0.0, threading.Event(), lambda: False)  # type: ignore[arg-type]
+    assert list(found) == [FORMING, SUCCEEDED]
+    assert client.calls == ["watch"] * 3
+
+
+def test_one_that_has_ended_is_not_waited_for() -> None:
+    client = Client([FORMING, AWAY], [SUCCEEDED])
+    found = following.views(client, RUN, 0.0, threading.Event(), lambda: True)  # type: ignore[arg-type]
+    with pytest.raises(CoordinatorUnavailable):
+        list(found)
+    assert client.calls == ["watch"]
+
+
 def test_an_embedded_coordinator_that_is_away_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     client = Client([FORMING, AWAY], [SUCCEEDED])
     with pytest.raises(CoordinatorUnavailable, match="connection refused"):

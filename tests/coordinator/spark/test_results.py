@@ -279,6 +279,12 @@ def test_what_is_proven_gone_is_released(found: MemberView) -> None:
     results.check_released(run_of(member("worker:0"), found))
 
 
+def test_a_task_that_spark_still_lists_is_named() -> None:
+    """R2: its slot is not free, whoever is in it."""
+    with pytest.raises(ReleaseUnproven, match="Spark still lists an active task"):
+        results.check_released(run_of(member("worker:0")), is_idle=False)
+
+
 @pytest.mark.parametrize(
     "found, text",
     [

@@ -56,11 +56,13 @@ class Client:
         self.stops: list[Any] = []
         self.stop_errors: list[Exception] = []
         self.told = threading.Event()
+        self.stopped = threading.Event()
 
     def stop(self, *stop: Any) -> None:
         if self.stop_errors:
             raise self.stop_errors.pop()
         self.stops.append(stop)
+        self.stopped.set()
 
     def watch(self, run_id: RunId) -> Iterator[RunView]:
         return self._script()
@@ -309,6 +311,57 @@ def test_a_stop_that_nobody_heard_is_said_again_when_somebody_is_there() -> None
     assert session.wait_for(is_terminal, 10)
     session.close(10)
     assert client.stops == [("run", "enough", 2.0)]
+
+
+def test_a_stop_that_failed_is_said_again_though_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call may time out while the stream lives on, and a run at work changes seldom."""
+    monkeypatch.setattr(session_module, "_SCHEDULING_INTERVAL", 0.01)
+    end = threading.Event()
+
+    def script() -> Iterator[RunView]:
+        yield replace(FORMING, phase=RunPhase.RUNNING)
+        assert end.wait(10)
+        yield SUCCEEDED
+
+    session, client, _ = follow(script)
+    assert session.wait_for(lambda run: run.phase is RunPhase.RUNNING, 10)
+    client.stop_errors = [CoordinatorUnavailable("DEADLINE_EXCEEDED")]
+    session.stop("enough", None)
+    assert client.stopped.wait(10)
+    assert client.stops == [("run", "enough", None)]
+    end.set()
+    session.close(10)
+
+
+@pytest.mark.parametrize("active, running", [(1, False), (2, True)])
+def test_members_that_share_a_job_are_not_taken_for_one_another(
+    monkeypatch: pytest.MonkeyPatch, active: int, running: bool
+) -> None:
+    """R1: beyond 64 members they do, and one that runs says nothing of one without a slot."""
+    monkeypatch.setattr(session_module, "_SCHEDULING_INTERVAL", 0.01)
+    there = MemberId.parse("worker:1")
+    members = (*FORMING.members, MemberView(there, MemberPhase.RESERVED, 0.0))
+    end = threading.Event()
+
+    def script() -> Iterator[RunView]:
+        yield replace(FORMING, members=members)
+        assert end.wait(10)
+        yield SUCCEEDED
+
+    client, spark = Client(script), FakeSpark()
+    spark.active = active
+    session = RunSession(client, replace(FORMING, members=members), None)  # type: ignore[arg-type]
+    jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)
+    jobs.submit([WORKER, there], TASK)
+    session.start(jobs)
+    assert client.told.wait(10)
+    assert client.scheduling[0] == {WORKER: TaskState(running=running)}
+    end.set()
+    session.close(10)
+    jobs.cancel()
+    assert jobs.join(10)
 
 
 def test_stopping_a_run_that_the_coordinator_has_forgotten_is_no_error() -> None:

@@ -254,3 +254,17 @@ async def test_whoever_has_the_pid_of_a_daemon_now_gets_no_signal(
     client = daemon.client()
     assert await asyncio.to_thread(client.list) == []
     client.close()
+
+
+async def test_who_names_another_machine_is_told_which_daemon_is_here(
+    daemon: Daemon, home: Home
+) -> None:
+    """A daemon that listens on all interfaces notes a loopback address, and the variable names the
+    machine: nobody else's daemon is ended by mistake."""
+    done = await home.tflease("stop", "--daemon", "--coordinator", "grpc://10.0.0.5:7787")
+    assert done.code == 1
+    assert f"here: {daemon.address} (--coordinator and TFLEASE_COORDINATOR choose)" in done.err
+    assert daemon.process.poll() is None
+    port = daemon.address.rpartition(":")[2]
+    done = await home.tflease("stop", "--daemon", "--coordinator", f"grpc://localhost:{port}")
+    assert done.code == 0, done.err
