@@ -297,7 +297,7 @@ class Run:
         for member in sorted(members, key=lambda member: member is not first):
             if member.is_settled:
                 self._ending.observe(member, now)
-        return [Noted(self.run_id, f"{kind.value}: {reason}"), *self._go_on(now)]
+        return [Noted(self.run_id, f"is to end, {kind.value}: {reason}"), *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
         assert self._ending is not None
