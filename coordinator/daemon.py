@@ -79,8 +79,7 @@ async def _serve(config: DaemonConfig) -> int:
         reason = await ending.wait()
         _log.info("%s: stopping all runs", reason)
         engine.refuse_new_runs()
-        if not await stop_runs(engine, SHUTDOWN_REASON, ending.hurried):
-            _log.error("members did not end in time; their agents stop them by themselves")
+        await stop_runs(engine, SHUTDOWN_REASON, ending.hurried)
         await server.stop()
     _log.info("ended")
     return 0

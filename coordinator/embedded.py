@@ -103,8 +103,7 @@ async def _run(config: EmbeddedConfig) -> int:
     reason = await ending.wait()
     loop.remove_reader(pidfd)
     os.close(pidfd)
-    if not await stop_runs(server.engine, reason):
-        _log.error("members did not end in time; their agents stop them by themselves")
+    await stop_runs(server.engine, reason)
     await server.stop()
     return 0
 

@@ -22,6 +22,7 @@ from coordinator.core.errors import (
     InvalidRun,
     TfleaseError,
 )
+from coordinator.core.model import Endpoint
 from coordinator.engine import Engine
 from coordinator.log_service import LogService
 from coordinator.security import TokenInterceptor
@@ -199,7 +200,7 @@ class Server:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listens, and returns the port. Raises CoordinatorUnavailable when it cannot."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = Endpoint(host, port).address
         try:
             bound = self._server.add_insecure_port(address)
         except RuntimeError as error:

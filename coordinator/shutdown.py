@@ -6,11 +6,13 @@ Shared by the embedded coordinator and the daemon.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from coordinator.core import events
-from coordinator.core.completion import STOP_STAGES
-from coordinator.core.liveness import STOP_BOUND
+from coordinator.core.ending import stop_bound
 from coordinator.engine import Engine
+
+_log = logging.getLogger("tflease.coordinator")
 
 
 class Ending:
@@ -39,15 +41,9 @@ class Ending:
         return self._reason or ""
 
 
-def stop_bound(longest_grace: float) -> float:
-    """Seconds after which a run that was told to stop has ended, if its hosts live: the stages
-    come one after the other."""
-    return len(STOP_STAGES) * (longest_grace + STOP_BOUND)
-
-
-async def stop_runs(engine: Engine, reason: str, hurried: asyncio.Event | None = None) -> bool:
-    """On return every run has ended (True), or had the time to. When ``hurried`` is set nobody
-    gets a grace any more."""
+async def stop_runs(engine: Engine, reason: str, hurried: asyncio.Event | None = None) -> None:
+    """On return every run has ended, or had the time to; that is logged. When ``hurried`` is set
+    nobody gets a grace any more."""
     longest = 0.0
     for view in engine.views():
         if not view.phase.is_terminal:
@@ -59,8 +55,7 @@ async def stop_runs(engine: Engine, reason: str, hurried: asyncio.Event | None =
             await engine.all_ended()
             hurrying.cancel()
     except TimeoutError:
-        return False
-    return True
+        _log.error("members did not end in time; their agents stop them by themselves")
 
 
 async def _hurry(

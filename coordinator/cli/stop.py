@@ -128,9 +128,9 @@ class _Sayings:
 
 def _bound(run: RunView, grace: float | None) -> float:
     """Seconds after which this run has ended, as its coordinator counts them."""
+    from coordinator.core.ending import stop_bound
     from coordinator.core.liveness import STOP_BOUND
     from coordinator.core.model import MemberPhase
-    from coordinator.shutdown import stop_bound
 
     longest = max(run.spec.grace.values())
     bound = stop_bound(longest if grace is None else min(grace, longest)) + _MARGIN

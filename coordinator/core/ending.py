@@ -21,6 +21,12 @@ from coordinator.core.transitions import MemberTrigger
 _NEVER = float("inf")
 
 
+def stop_bound(longest_grace: float) -> float:
+    """Seconds after which a run that was told to stop has ended, if its hosts live: the stages
+    come one after the other."""
+    return len(STOP_STAGES) * (longest_grace + STOP_BOUND)
+
+
 class Kind(enum.Enum):
     """What the run ends as."""
 

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
+from coordinator.core.model import Endpoint
 
 _HOST = re.compile(r"[\w.:%-]+", re.ASCII)
 _LOWEST_PORT = 1024
@@ -18,8 +19,7 @@ _HIGHEST_PORT = 65535
 
 def joined(host: str, port: int) -> str:
     """ "host:port", with an address of version 6 in brackets (Spark writes it so, too)."""
-    host = host.strip("[]")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Endpoint(host.strip("[]"), port).address
 
 
 def bind(value: object) -> tuple[str, int] | None:

@@ -8,9 +8,8 @@ from contextlib import ExitStack, suppress
 
 from coordinator.client import RunClient
 from coordinator.core import roster
-from coordinator.core.completion import STOP_STAGES
+from coordinator.core.ending import stop_bound
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError, Unauthenticated
-from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.model import LogChunk, MemberId, RunId, RunView
 from coordinator.spark.coordinators import coordinator_for
 from coordinator.spark.gateway import Gateway
@@ -90,8 +89,7 @@ class Launch:
     @property
     def stop_timeout(self) -> float:
         """Seconds that an orderly end may take."""
-        longest = max(self._options.spec.grace.values())
-        return len(STOP_STAGES) * (longest + STOP_BOUND)
+        return stop_bound(max(self._options.spec.grace.values()))
 
     def end(self, grace: float | None) -> None:
         """Ends what still runs: members, tasks, and a coordinator of its own. ``grace`` in seconds

@@ -91,7 +91,7 @@ def test_a_shutdown_from_another_thread_ends_the_wait() -> None:
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_module, "STOP_BOUND", 0.1)
+    monkeypatch.setattr(launch_module, "stop_bound", lambda grace: 3 * (grace + 0.1))
     monkeypatch.setattr(launch_module, "_COORDINATOR_TIMEOUT", 0.1)
     monkeypatch.setattr(launch_module, "JOIN_TIMEOUT", 0.5)
     monkeypatch.setattr(coordinator_process, "_LIFELINE_TIMEOUT", 0.1)

@@ -85,6 +85,17 @@ def follow(
     return session, client, spark
 
 
+def until(end: threading.Event, run: RunView = FORMING) -> Script:
+    """The run stays as it is until ``end`` is set."""
+
+    def script() -> Iterator[RunView]:
+        yield run
+        assert end.wait(10)
+        yield SUCCEEDED
+
+    return script
+
+
 def is_terminal(run: RunView) -> bool:
     return run.phase.is_terminal
 
@@ -100,13 +111,7 @@ def test_who_waits_for_a_picture_gets_it() -> None:
 
 def test_a_wait_ends_at_its_time() -> None:
     end = threading.Event()
-
-    def script() -> Iterator[RunView]:
-        yield FORMING
-        assert end.wait(10)
-        yield SUCCEEDED
-
-    session, _, _ = follow(script)
+    session, _, _ = follow(until(end))
     assert not session.wait_for(is_terminal, 0.01)
     assert not session.wait_for(is_terminal, 0.0)
     end.set()
@@ -249,13 +254,7 @@ def test_what_spark_says_of_missing_members_is_told_while_the_gang_forms(
     """R1: and a task that was given up stays given up."""
     monkeypatch.setattr(session_module, "_SCHEDULING_INTERVAL", 0.01)
     end = threading.Event()
-
-    def script() -> Iterator[RunView]:
-        yield FORMING
-        assert end.wait(10)
-        yield SUCCEEDED
-
-    session, client, _ = follow(script)
+    session, client, _ = follow(until(end))
     assert client.told.wait(10)
     assert client.scheduling[0] == {WORKER: TaskState(running=False)}
     session.task_failed(WORKER, "gave up")
@@ -280,13 +279,7 @@ def test_of_a_spark_that_does_not_say_what_runs_nothing_is_reported(
     """Spark Connect: "not scheduled" would be a guess."""
     monkeypatch.setattr(session_module, "_SCHEDULING_INTERVAL", 0.01)
     end = threading.Event()
-
-    def script() -> Iterator[RunView]:
-        yield FORMING
-        assert end.wait(10)
-        yield SUCCEEDED
-
-    client, spark = Client(script), FakeSpark(tells=False)
+    client, spark = Client(until(end)), FakeSpark(tells=False)
     session = RunSession(client, FORMING, None)  # type: ignore[arg-type]
     jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)
     jobs.submit([WORKER], TASK)
@@ -319,13 +312,7 @@ def test_a_stop_that_failed_is_said_again_though_nothing_changes(
     """A call may time out while the stream lives on, and a run at work changes seldom."""
     monkeypatch.setattr(session_module, "_SCHEDULING_INTERVAL", 0.01)
     end = threading.Event()
-
-    def script() -> Iterator[RunView]:
-        yield replace(FORMING, phase=RunPhase.RUNNING)
-        assert end.wait(10)
-        yield SUCCEEDED
-
-    session, client, _ = follow(script)
+    session, client, _ = follow(until(end, replace(FORMING, phase=RunPhase.RUNNING)))
     assert session.wait_for(lambda run: run.phase is RunPhase.RUNNING, 10)
     client.stop_errors = [CoordinatorUnavailable("DEADLINE_EXCEEDED")]
     session.stop("enough", None)
@@ -344,13 +331,7 @@ def test_members_that_share_a_job_are_not_taken_for_one_another(
     there = MemberId.parse("worker:1")
     members = (*FORMING.members, MemberView(there, MemberPhase.RESERVED, 0.0))
     end = threading.Event()
-
-    def script() -> Iterator[RunView]:
-        yield replace(FORMING, members=members)
-        assert end.wait(10)
-        yield SUCCEEDED
-
-    client, spark = Client(script), FakeSpark()
+    client, spark = Client(until(end, replace(FORMING, members=members))), FakeSpark()
     spark.active = active
     session = RunSession(client, replace(FORMING, members=members), None)  # type: ignore[arg-type]
     jobs = MemberJobs(spark, "run", "mnist", session.task_returned, session.task_failed)
