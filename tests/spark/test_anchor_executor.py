@@ -68,6 +68,8 @@ def test_a_killed_executor_takes_its_member_with_it_and_fails_the_run(
     """O3. The other one's member is stopped by the coordinator, through its agent."""
     run_id = driver.call(begin)
     members = everything(run_id)
+    # Until a member is handed over its task is an anchor too, and may be the first seen to go.
+    eventually(lambda: not driver.call(active_jobs), "both tasks to return")
     executor_of(driver, driver.call(executor_id, MEMBERS[0])).kill()
     cause, text = driver.call(failure)
     wait_until_gone(members, "survived the executor")
@@ -147,6 +149,10 @@ def end(spark: Any) -> None:
 
 def count(spark: Any, rows: int) -> int:
     return int(spark.range(0, rows, 1, 2).count())
+
+
+def active_jobs(spark: Any) -> list[int]:
+    return list(spark.sparkContext.statusTracker().getActiveJobsIds())
 
 
 def cancel_all_jobs(spark: Any) -> None:

@@ -63,7 +63,8 @@ def test_of_a_crash_and_the_error_that_it_causes_the_crash_is_raised(spark: Any)
     assert "worker:1 on " in failure.summary
     assert failure.exit is not None
     assert not failure.exit.killed_by_us
-    assert any("worker:0" in other and "lost a peer" in other for other in failure.others)
+    # Worker 0 raises 30 ms after the crash, unless the run has ended it by then.
+    assert all("worker:0" in other and "lost a peer" in other for other in failure.others)
 
 
 def test_who_froze_is_raised_though_only_the_others_complained(spark: Any) -> None:
