@@ -20,8 +20,8 @@ from coordinator.core.model import Role
 from coordinator.spark.results import RunResult
 from examples import digits_fit, digits_sync, digits_training
 from examples.live_view import LiveView
-from executor_agent import member_directory, processes
-from executor_agent.core.supervision import CLAIM, MARKER_VARIABLE, Claim
+from executor_agent import claims, member_directory, processes
+from executor_agent.core.supervision import MARKER_VARIABLE
 
 REQUIRED_ACCURACY = 0.93
 
@@ -176,8 +176,8 @@ def left_behind(run_id: str) -> list[str]:
     """Processes of the run that still live: those with its marker in their environment, and those
     (sentinels have none) that were written down when they were started."""
     found = {process.pid for process in psutil.process_iter() if _is_marked(process, run_id)}
-    for claim in (member_directory.home() / run_id).glob(f"*/{CLAIM}"):
-        for pid, create_time in Claim.from_json(claim.read_text()).processes.values():
+    for _, claim in claims.read_all(member_directory.claims_directory()):
+        for pid, create_time in claim.processes.values() if claim.run_id == run_id else ():
             if processes.is_running(processes.ProcessIdentity(pid, create_time)):
                 found.add(pid)
     return [f"{pid} {' '.join(processes.command_line(pid))}" for pid in sorted(found)]

@@ -32,13 +32,14 @@ from coordinator.core.model import (
     MemberId,
     RunId,
 )
-from executor_agent import endpoint, framing, logs, reach
+from executor_agent import endpoint, framing, leftovers, logs, reach
 from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
 from executor_agent.core import peers, supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import ExitFacts
 from executor_agent.linux import boot_id
 from executor_agent.member_directory import read_outcome
+from executor_agent.oom import OomWatch
 from executor_agent.ports import HeldPort
 from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
@@ -73,6 +74,7 @@ class Agent:
             on_stop=self._stop,
             read_log=lambda asked: logs.read(self._log, asked.offset, asked.max_bytes),
         )
+        self._oom = OomWatch()
         self._copier = logs.LogCopier(self._log, f"[{config.member}] ")
         self._to_member: asyncio.StreamWriter | None = None
         self._port: HeldPort | None = None
@@ -108,6 +110,8 @@ class Agent:
 
     async def _attend(self) -> None:
         """Raises MustStop."""
+        # First of all: what an earlier member has left may hold what this one needs (O14).
+        await asyncio.to_thread(self._clean_up)
         self._port = await endpoint.hold_port(self._config)
         self._address = await endpoint.own_address(self._config)
         await self._membership.run(self._executor(), Endpoint(self._address, self._port.port))
@@ -121,6 +125,13 @@ class Agent:
         except Exception as error:
             self._ask_to_stop(0.0, f"the agent failed: {type(error).__name__}: {error}")
             raise
+
+    def _clean_up(self) -> None:
+        mine = Path(self._config.claim)
+        try:
+            leftovers.reap_all(mine.parent, by=f"[{self._config.marker}]", say=self._complain)
+        except OSError as error:
+            self._complain(f"cannot look for leftovers in {mine.parent}: {error}")
 
     def _executor(self) -> ExecutorInfo:
         return ExecutorInfo(
@@ -228,9 +239,9 @@ class Agent:
             incarnation=self._config.incarnation,
             marker=self._config.marker,
             directory=self._directory,
+            claim=Path(self._config.claim),
             exit_code=-signal.SIGKILL,
             hung=False,
-            oom_kills_before=None,
         )
         return sweep_after_sudden_death(death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT)
 
@@ -253,6 +264,7 @@ class Agent:
             read_outcome(self._directory),
             stop_asked=self._stop_asked,
             log_tail=logs.tail(self._log),
+            oom=self._oom.verdict(facts),
         )
         if self._unreachable is not None and facts.reason == self._unreachable[0]:
             report = replace(report, cause=Cause.UNREACHABLE, message=self._unreachable[1])

@@ -1,8 +1,7 @@
 """What the sentinel notes about the member's end until the facts are told.
 
-Owns: the wait status and its words, the resource usage, which signals were ours, the out-of-memory
-counter before and after. Must not know why the stop began or what is left of the tree: that comes
-in when the facts are drawn up.
+Owns: the wait status and its words, the resource usage, which signals were ours. Must not know why
+the stop began or what is left of the tree: that comes in when the facts are drawn up.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import resource
 import time
 from collections.abc import Sequence
 
-from executor_agent.core.supervision import ExitFacts, Proof, SentinelConfig, Survivor, judge_oom
-from executor_agent.processes import ProcessIdentity, name_of, oom_kill_count
+from executor_agent.core.supervision import ExitFacts, Proof, SentinelConfig, Survivor
+from executor_agent.processes import ProcessIdentity, name_of
 
 
 class ExitRecord:
@@ -24,8 +23,6 @@ class ExitRecord:
         self._status: int | None = None
         self._usage: resource.struct_rusage | None = None
         self._ended_at: float | None = None
-        self._oom_before = oom_kill_count()
-        self._oom_after: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -39,7 +36,7 @@ class ExitRecord:
     def end(self, status: int, usage: resource.struct_rusage) -> None:
         """The member was reaped just now."""
         self._status, self._usage = status, usage
-        self._ended_at, self._oom_after = time.time(), oom_kill_count()
+        self._ended_at = time.time()
 
     def facts(
         self,
@@ -65,8 +62,7 @@ class ExitRecord:
             signal=number,
             killed_by_us=killed_by_us,
             reason=reason,
-            oom=judge_oom(number, killed_by_us, self._oom_before, self._oom_after),
-            survivors=tuple(Survivor(each.pid, name_of(each.pid)) for each in survivors),
+            survivors=tuple(map(survivor, survivors)),
             proof=proof,
             max_rss_bytes=0 if usage is None else usage.ru_maxrss * 1024,
             user_seconds=0.0 if usage is None else usage.ru_utime,
@@ -74,6 +70,11 @@ class ExitRecord:
             stop_seconds=stop_seconds,
             ended_at=time.time() if self._ended_at is None else self._ended_at,
         )
+
+
+def survivor(identity: ProcessIdentity) -> Survivor:
+    """Who is still there, for people and for the next look."""
+    return Survivor(identity.pid, name_of(identity.pid), identity.create_time)
 
 
 def describe(status: int) -> str:

@@ -22,13 +22,14 @@ from executor_agent.core.supervision import (
     ENTERED,
     HAND_OVER,
     MARKER_VARIABLE,
+    SENTINEL_MODULE,
     TOMBSTONE,
     SentinelConfig,
     Tombstone,
 )
 from executor_agent.linux import anonymous_file
 from executor_agent.member_launch import Descriptors, MemberLaunch
-from executor_agent.processes import ProcessIdentity, oom_kill_count
+from executor_agent.processes import ProcessIdentity
 from executor_agent.sentinel_handle import AttachedSentinel, DetachedSentinel
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 
@@ -61,7 +62,6 @@ class SentinelProcess:
         self._dead_man_pipes: list[int] = []
         self._hung = False  # we had to kill the sentinel
         self._give_up_at: float | None = None
-        self._oom_before = oom_kill_count()
         self._tombstone: Tombstone | None = None
 
     def start(self) -> ProcessIdentity:
@@ -216,9 +216,9 @@ class SentinelProcess:
                 incarnation=launch.incarnation,
                 marker=launch.marker,
                 directory=launch.directory,
+                claim=launch.claim,
                 exit_code=sentinel.exit_code,
                 hung=self._hung,
-                oom_kills_before=self._oom_before,
             ),
             agent_timeout=launch.report_timeout,
             kill_timeout=launch.kill_timeout,
@@ -270,7 +270,7 @@ def _file(given: ExitStack, name: str, content: bytes) -> int:
 def _exec_sentinel(config: SentinelConfig, given: ExitStack) -> subprocess.Popen[bytes]:
     config_fd = _file(given, "sentinel-config", config.to_json().encode())
     return subprocess.Popen(
-        [sys.executable, "-m", "executor_agent.sentinel", "--config-fd", str(config_fd)],
+        [sys.executable, "-m", SENTINEL_MODULE, "--config-fd", str(config_fd)],
         stdin=subprocess.DEVNULL,
         stdout=2,  # the executor's stderr
         stderr=2,

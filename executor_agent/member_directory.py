@@ -14,13 +14,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from executor_agent import claims
 from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
 from executor_agent.core.outcome import Outcome
-from executor_agent.core.supervision import CLAIM, LOCAL_DIRECTORY, Claim
+from executor_agent.core.supervision import LOCAL_DIRECTORY
 from executor_agent.linux import boot_id
-from executor_agent.processes import ProcessIdentity, is_running
 
 HOME_VARIABLE = "TFLEASE_HOME"
+
+_CLAIMS = "claims"
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long the files of a run are kept after its last change, for whoever comes to look."""
@@ -50,8 +52,8 @@ def home() -> Path:
 
 
 def create(run_id: str, member: str, incarnation: str) -> Path:
-    """A new directory for one incarnation, with its scratch directory inside. Removes what runs
-    of long ago have left. Raises UnsafeDirectory, OSError."""
+    """A new directory for one incarnation, with its scratch directory inside, and a place for its
+    claim. Removes what runs of long ago have left. Raises UnsafeDirectory, OSError."""
     base = home()
     with suppress(OSError):
         _prune(base, time.time() - KEPT_SECONDS)
@@ -60,26 +62,35 @@ def create(run_id: str, member: str, incarnation: str) -> Path:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.mkdir(mode=0o700)
     (path / LOCAL_DIRECTORY).mkdir(mode=0o700)
+    (base / _CLAIMS).mkdir(mode=0o700, exist_ok=True)
     return path
 
 
+def claims_directory() -> Path:
+    """Where all our user's members on this host have their claims; the first one makes it. Raises
+    UnsafeDirectory, OSError."""
+    return home() / _CLAIMS
+
+
+def claim_of(directory: Path) -> Path:
+    """Where the member of this directory has its claim."""
+    run = directory.parent
+    return run.parent / _CLAIMS / f"{run.name}.{directory.name}.json"
+
+
 def _prune(base: Path, before: float) -> None:
+    # A training of weeks writes to its files, which leaves the directory's own date alone. What is
+    # claimed lives, or is still to be swept.
+    here = boot_id()
+    in_use = {c.directory for _, c in claims.read_all(base / _CLAIMS) if c.boot_id == here}
     for run in base.iterdir():
+        if run.name == _CLAIMS:
+            continue
         with suppress(OSError):  # another task prunes as well, or it is no directory
             members = list(run.iterdir())
             newest = max(each.stat().st_mtime for each in (run, *members))
-            if newest < before and not any(map(_is_in_use, members)):
+            if newest < before and not any(str(each) in in_use for each in members):
                 shutil.rmtree(run, ignore_errors=True)
-
-
-def _is_in_use(directory: Path) -> bool:
-    """A training of weeks writes to its files, which leaves the directory's own date alone."""
-    try:
-        claim = Claim.from_json((directory / CLAIM).read_bytes())
-    except (OSError, ValueError):
-        return False
-    processes = claim.processes.values()
-    return claim.boot_id == boot_id() and any(is_running(ProcessIdentity(*p)) for p in processes)
 
 
 def read_outcome(directory: Path) -> Outcome | None:

@@ -36,6 +36,7 @@ class MemberLaunch:
     incarnation: str
     marker: str
     directory: Path  # exists, 0700, absolute
+    claim: Path  # as SentinelConfig has it
     watch: Mapping[AnchorName, ProcessIdentity]  # see processes.spark_chain
     grace: float  # seconds that the member gets when it is stopped because its task ends
     agent_argv: tuple[str, ...]
@@ -59,6 +60,7 @@ class MemberLaunch:
             incarnation=self.incarnation,
             marker=self.marker,
             directory=str(self.directory),
+            claim=str(self.claim),
             watch={name: (who.pid, who.create_time) for name, who in self.watch.items()},
             grace=self.grace,
             agent_argv=self.agent_argv,

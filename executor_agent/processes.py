@@ -1,26 +1,24 @@
 """Who is who among the processes of this machine, and how to signal only who was meant.
 
-Owns: process identities, the descendants of a process, the Spark chain above a Python worker, the
-search by marker, and the evidence of out-of-memory kills. The only importer of psutil. Must not
-decide whom to kill or when.
+Owns: process identities and states, the descendants of a process, and the Spark chain above a
+Python worker. The only importer of psutil. Must not decide whom to kill or when.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import psutil  # here, not at kill time: a late import took 2 s on a starved machine
 
-from executor_agent.core.supervision import MARKER_VARIABLE, AnchorName
+from executor_agent.core.claim import State
+from executor_agent.core.supervision import AnchorName
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,8 +57,21 @@ def my_identity() -> ProcessIdentity:
 
 def is_running(identity: ProcessIdentity) -> bool:
     """Whether exactly this process lives. A zombie does not."""
+    return state_of(identity) != "gone"
+
+
+def state_of(identity: ProcessIdentity) -> State:
+    """Whether exactly this process lives and can act. A zombie is gone."""
     stat = _stat(identity.pid)
-    return stat is not None and stat.create_time == identity.create_time and stat.state not in "ZX"
+    if stat is None or stat.create_time != identity.create_time or stat.state in "ZX":
+        return "gone"
+    return "stopped" if stat.state in "Tt" else "runs"
+
+
+def parent_of(pid: int) -> int | None:
+    """None when it is gone; 0 where the parent is outside of what we can see."""
+    stat = _stat(pid)
+    return None if stat is None else stat.parent
 
 
 def name_of(pid: int) -> str:
@@ -180,12 +191,12 @@ def spark_chain() -> dict[AnchorName, ProcessIdentity]:
     """
     chain: dict[AnchorName, ProcessIdentity] = {"task": my_identity()}
     # Workers are forks of the daemon, so that both have its command line.
-    if not _runs_module(command_line(os.getpid()), (".daemon", ".worker")):
+    if not runs_module(command_line(os.getpid()), (".daemon", ".worker")):
         return chain
     ancestors = psutil.Process().parents()
     java = next((each for each in ancestors if _name(each) == "java"), None)
     daemon = ancestors[0] if ancestors else None
-    if daemon is not None and _runs_module(command_line(daemon.pid), (".daemon",)):
+    if daemon is not None and runs_module(command_line(daemon.pid), (".daemon",)):
         _link(chain, "daemon", daemon)
     if java is not None:
         _link(chain, "executor", java)
@@ -216,59 +227,7 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
-def _runs_module(arguments: Sequence[str], endings: tuple[str, ...]) -> bool:
-    """`python -m pyspark.daemon pyspark.worker`; the modules can be replaced in Spark's conf."""
+def runs_module(arguments: Sequence[str], endings: tuple[str, ...]) -> bool:
+    """`python -m pyspark.daemon pyspark.worker` runs the first; Spark's conf can replace it, so
+    that its end has to do."""
     return any(flag == "-m" and module.endswith(endings) for flag, module in pairwise(arguments))
-
-
-def processes_with_marker(marker: str) -> list[ProcessIdentity]:
-    """Our user's processes, except ourselves, that were started with this marker.
-
-    What began with a cleared environment is not found. Costs 5 to 40 ms.
-    """
-    uid, me = os.geteuid(), os.getpid()
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid == me or process.uids().effective != uid:
-                continue
-            marked = process.environ().get(MARKER_VARIABLE) == marker
-            identity = identity_of(process.pid) if marked else None
-            if identity is not None and process.is_running():
-                found.append(identity)
-        except psutil.Error:
-            continue  # gone, a zombie, or a foreign one
-    return found
-
-
-def oom_kill_count(
-    membership: Path = _PROC / "self/cgroup", hierarchy: Path = Path("/sys/fs/cgroup")
-) -> int | None:
-    """How many processes the kernel has killed in our memory cgroup for want of memory.
-
-    None where it cannot be read. Only its rise means anything.
-    """
-    for counter in _oom_counters(membership, hierarchy):
-        with suppress(OSError, ValueError):
-            for line in counter.read_text().splitlines():
-                key, _, value = line.partition(" ")
-                if key == "oom_kill":
-                    return int(value)
-    return None
-
-
-def _oom_counters(membership: Path, hierarchy: Path) -> Iterator[Path]:
-    """Version 1 first: where both exist, the memory controller is there. In a container the path
-    that the kernel names may not exist; its own cgroup is then mounted at the top."""
-    try:
-        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
-    except OSError:
-        return
-    for _, controllers, path in (line for line in lines if len(line) == 3):
-        if "memory" in controllers.split(","):
-            yield hierarchy / "memory" / path.lstrip("/") / "memory.oom_control"
-            yield hierarchy / "memory" / "memory.oom_control"
-    for number, _, path in (line for line in lines if len(line) == 3):
-        if number == "0":
-            yield hierarchy / path.lstrip("/") / "memory.events"
-            yield hierarchy / "memory.events"

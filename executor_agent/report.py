@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from coordinator.core.model import Cause, ExitReport, Proof
 from executor_agent.core import supervision
+from executor_agent.core.oom import Oom
 from executor_agent.core.outcome import Outcome, Status
 from executor_agent.core.supervision import ExitFacts
 
@@ -26,10 +27,10 @@ class _Story:
 
 
 def exit_report(
-    facts: ExitFacts, outcome: Outcome | None, *, stop_asked: bool, log_tail: str
+    facts: ExitFacts, outcome: Outcome | None, *, stop_asked: bool, log_tail: str, oom: Oom
 ) -> ExitReport:
     """``stop_asked``: the coordinator had asked for the stop, so it explains itself."""
-    story = _story(facts, outcome, stop_asked)
+    story = _story(facts, outcome, stop_asked, oom)
     return ExitReport(
         cause=story.cause,
         exit_code=facts.exit_code,
@@ -47,7 +48,7 @@ def exit_report(
     )
 
 
-def _story(facts: ExitFacts, outcome: Outcome | None, stop_asked: bool) -> _Story:
+def _story(facts: ExitFacts, outcome: Outcome | None, stop_asked: bool, oom: Oom) -> _Story:
     by_itself = facts.reason == supervision.MEMBER_EXITED
     if not by_itself and not stop_asked:
         # Its task, executor, sentinel or agent went first: whatever the process did after that,
@@ -61,11 +62,11 @@ def _story(facts: ExitFacts, outcome: Outcome | None, stop_asked: bool) -> _Stor
         return _Story(cause, outcome.message)
     if not by_itself:
         return _Story(Cause.STOPPED, facts.reason)
-    return _without_outcome(facts)
+    return _without_outcome(facts, oom)
 
 
-def _without_outcome(facts: ExitFacts) -> _Story:
-    if facts.oom == "yes":
+def _without_outcome(facts: ExitFacts, oom: Oom) -> _Story:
+    if oom == "yes":
         return _Story(Cause.OUT_OF_MEMORY)
     if facts.signal is not None:
         hint = {

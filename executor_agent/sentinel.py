@@ -26,10 +26,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from executor_agent import linux, spawn
+from executor_agent import claims, linux, spawn
 from executor_agent.anchors import Anchors
+from executor_agent.core import claim, supervision
 from executor_agent.core import stop_events as on
-from executor_agent.core import supervision
 from executor_agent.core.stop_sequence import Phase, StopSequence
 from executor_agent.core.supervision import ExitFacts, Proof, SentinelConfig
 from executor_agent.exit_record import ExitRecord, describe
@@ -110,6 +110,8 @@ class Sentinel:
             self._feed(on.StartFailed(str(error)))
 
     def _start_children(self) -> None:
+        # Before anybody is started: who outlives us is found by it.
+        claims.write(self._config, {claim.SENTINEL: os.getpid()})
         wiring = spawn.wire(self._config)
         self._control, self._stop_fd = wiring.control, wiring.stop_write
         self._agent_pid = spawn.start_agent(self._config, wiring)
@@ -118,12 +120,10 @@ class Sentinel:
         pid = spawn.start_member(self._config, wiring, self._kill_with_task)
         self._member_pid = pid
         self._feed(on.MemberStarted())
-        wiring.close_given(self._config)
         # Neither is reaped yet, so that each has its identity, were it dead already.
-        pids = {"sentinel": os.getpid(), "agent": self._agent_pid, "member": pid}
-        claim = spawn.claim(self._config, pids)
-        linux.write_atomically(self._directory / supervision.CLAIM, claim.to_json())
-        pid, create_time = claim.processes["member"]
+        pids = {claim.SENTINEL: os.getpid(), claim.AGENT: self._agent_pid, claim.MEMBER: pid}
+        pid, create_time = claims.write(self._config, pids).processes[claim.MEMBER]
+        wiring.close_given(self._config)
         self._tell_agent({"event": "started", "pid": pid, "create_time": create_time})
 
     # What happens becomes events.
@@ -228,6 +228,8 @@ class Sentinel:
         # The proof first: it must not wait for a slow disk.
         facts = self._facts(proof)
         linux.write_atomically(self._directory / supervision.TOMBSTONE, facts.to_json())
+        if proof != "none":  # else the claim stays: somebody has to look again
+            Path(self._config.claim).unlink(missing_ok=True)
         shutil.rmtree(self._directory / supervision.LOCAL_DIRECTORY, ignore_errors=True)
 
     def _facts(self, proof: Proof) -> ExitFacts:

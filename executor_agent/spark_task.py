@@ -27,6 +27,7 @@ from executor_agent.core.supervision import MEMBER_LOG, AnchorName
 from executor_agent.jvm_connection import JvmConnection
 from executor_agent.launcher import SentinelProcess, folder_of
 from executor_agent.member_launch import MemberLaunch
+from executor_agent.oom import OomWatch
 from executor_agent.processes import ProcessIdentity
 from executor_agent.report import exit_report
 
@@ -112,6 +113,7 @@ class MemberTask:
                 return {**row, "refusal": _NO_EXECUTOR}
             jvm = JvmConnection.of_this_worker()
             sentinel = SentinelProcess(launch, lambda: jvm is not None and jvm.is_closed)
+            oom = OomWatch()
             tombstone = sentinel.run()
         except OSError as error:  # no process, memory or descriptor to be had, or no cwd
             return {**row, "refusal": f"the member could not be started: {error}"}
@@ -122,6 +124,7 @@ class MemberTask:
             member_directory.read_outcome(directory),
             stop_asked=False,  # then the agent has told it, and told it first
             log_tail=logs.tail(directory / MEMBER_LOG),
+            oom=oom.verdict(tombstone),
         )
         row["report"] = report.to_json()
         row["result"] = member_directory.take_result(directory)
@@ -130,6 +133,7 @@ class MemberTask:
     def _launch(self, member: str, incarnation: str, directory: Path, cpus: int) -> MemberLaunch:
         chain = processes.spark_chain()
         role = member.partition(":")[0]
+        claim = member_directory.claim_of(directory)
         marker = f"{self.run_id}/{member}/{incarnation}"
         environment = member_environment(os.environ, sys.path, cpus)
         agent = AgentConfig(
@@ -141,6 +145,7 @@ class MemberTask:
             marker=marker,
             executor_id=_executor_id(chain),
             directory=str(directory),
+            claim=str(claim),
             grace=self.grace[role],
             connect_timeout=self.connect_timeout,
             log_dir=self.log_dir,
@@ -156,6 +161,7 @@ class MemberTask:
             incarnation=incarnation,
             marker=marker,
             directory=directory,
+            claim=claim,
             watch=chain,
             grace=self.grace[role],
             agent_argv=(sys.executable, "-m", "executor_agent.agent"),

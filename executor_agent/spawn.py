@@ -28,11 +28,9 @@ from executor_agent.core.supervision import (
     MEMBER_SHARED_DEAD_MAN_FD,
     MEMBER_STOP_FD,
     MEMBER_TASK_DEAD_MAN_FD,
-    Claim,
     SentinelConfig,
 )
-from executor_agent.linux import arm_dead_man, boot_id, die_with_parent, prefer_for_oom
-from executor_agent.processes import identity_of
+from executor_agent.linux import arm_dead_man, die_with_parent, prefer_for_oom
 
 _OOM_POINTS = 500
 _TEMPORARY_FD = 64  # above every fixed number, so that placing one cannot overwrite another
@@ -160,23 +158,6 @@ def start_member(config: SentinelConfig, wiring: Wiring, kill_with_task: bool) -
             },
         ),
         arm=partial(_arm_member, os.getpid(), kill_with_task),
-    )
-
-
-def claim(config: SentinelConfig, pids: Mapping[str, int]) -> Claim:
-    """Who was started for this member, for whoever has to sweep. None of them is reaped yet."""
-    found = {name: identity_of(pid) for name, pid in pids.items()}
-    return Claim(
-        member=config.member,
-        run_id=config.run_id,
-        incarnation=config.incarnation,
-        marker=config.marker,
-        boot_id=boot_id(),
-        processes={
-            name: (identity.pid, identity.create_time)
-            for name, identity in found.items()
-            if identity is not None
-        },
     )
 
 

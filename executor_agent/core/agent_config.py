@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 class AgentConfig:
     """Times in seconds.
 
+    ``claim``: the member's file among the claims of this host.
     ``coordinator``: "host:port". ``grace``: what a stop leaves this member. ``connect_timeout``:
     how long the coordinator may be out of reach before the member has a slot. ``ports``: the first
     and the last port that the member may listen on; None: any. ``network``: in CIDR notation; the
@@ -27,6 +28,7 @@ class AgentConfig:
     marker: str
     executor_id: str
     directory: str
+    claim: str
     grace: float
     connect_timeout: float
     log_dir: str | None = None

@@ -1,22 +1,27 @@
 """Values that the Spark task, the sentinel and the agent exchange about one member.
 
 Owns: the sentinel's configuration, the exit facts (which, written to disk, are the tombstone), the
-claim, the numbers of the descriptors that children find open, and the names of the files in a
-member's directory. Must not know processes, descriptors that are open,
-the clock or the file system: standard-library value modules only.
+numbers of the descriptors that children find open, and the names of the files in a member's
+directory. Must not know processes, descriptors that are open, the clock or the file system:
+standard-library value modules only.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
+
+from executor_agent.core.decoding import json_object, refuse_unknown, require, strings
 
 MARKER_VARIABLE: Final = "TFLEASE_MEMBER"
 """Set for the agent, the member's process and so for all its descendants; never for the sentinel,
 which must survive a sweep that looks for the marker."""
+
+SENTINEL_MODULE: Final = "executor_agent.sentinel"
+"""What `python -m` runs: by that a sentinel is known, which has no marker."""
 
 # Descriptors of the agent.
 AGENT_CONTROL_FD: Final = 3  # SOCK_SEQPACKET to the sentinel, one JSON object a datagram
@@ -33,7 +38,6 @@ MEMBER_TASK_DEAD_MAN_FD: Final = 7  # D2: held open by the task alone, armed whe
 # Files in a member's directory (which is 0700).
 MEMBER_LOG: Final = "member.log"
 TOMBSTONE: Final = "tombstone.json"
-CLAIM: Final = "claim.json"
 LOCAL_DIRECTORY: Final = "local"
 ENTERED: Final = "entered"  # empty; there once main_fun has been entered
 
@@ -55,7 +59,6 @@ def anchor_died(name: str) -> str:
 
 AnchorName = Literal["task", "daemon", "executor"]
 ANCHOR_NAMES: Final[tuple[AnchorName, ...]] = ("task", "daemon", "executor")
-Oom = Literal["yes", "no", "unknown"]
 Proof = Literal["kernel", "sweep", "none"]
 """kernel: waitpid said ECHILD. sweep: a scan found nothing. none: survivors are named."""
 
@@ -69,6 +72,7 @@ class SentinelConfig:
     incarnation: str
     marker: str
     directory: str  # exists, 0700, absolute
+    claim: str  # file, in a directory that exists, is 0700 and is shared by all our user's members
     watch: Mapping[str, tuple[int, float]]  # anchor -> (pid, create_time), see ProcessIdentity
     grace: float  # seconds, when the stop does not come from the agent
     agent_argv: tuple[str, ...]
@@ -92,24 +96,24 @@ class SentinelConfig:
 
     def __post_init__(self) -> None:
         for name in ("member", "run_id", "incarnation", "marker"):
-            _require(bool(getattr(self, name)), f"{name} is empty")
-        for name in ("directory", "cwd"):
-            _require(getattr(self, name).startswith("/"), f"{name} is not an absolute path")
+            require(bool(getattr(self, name)), f"{name} is empty")
+        for name in ("directory", "claim", "cwd"):
+            require(getattr(self, name).startswith("/"), f"{name} is not an absolute path")
         for name in ("grace", "term_timeout", "kill_timeout", "report_timeout"):
             seconds = getattr(self, name)
-            _require(math.isfinite(seconds) and seconds >= 0, f"{name} is not a duration")
+            require(math.isfinite(seconds) and seconds >= 0, f"{name} is not a duration")
         for name in ("agent_argv", "member_argv"):
-            _require(len(getattr(self, name)) > 0, f"{name} is empty")
+            require(len(getattr(self, name)) > 0, f"{name} is empty")
         for name, (pid, create_time) in self.watch.items():
-            _require(name in ANCHOR_NAMES, f"watch names an unknown anchor {name!r}")
-            _require(pid > 0 and math.isfinite(create_time), f"watch of {name} is not a process")
+            require(name in ANCHOR_NAMES, f"watch names an unknown anchor {name!r}")
+            require(pid > 0 and math.isfinite(create_time), f"watch of {name} is not a process")
         descriptors = self.descriptors()
-        _require(all(fd > 2 for fd in descriptors), "a descriptor collides with stdio")
-        _require(len(set(descriptors)) == len(descriptors), "a descriptor is named twice")
+        require(all(fd > 2 for fd in descriptors), "a descriptor collides with stdio")
+        require(len(set(descriptors)) == len(descriptors), "a descriptor is named twice")
         if self.voice_fd is not None:
-            _require(self.task_dead_man_fd is None, "D2 would end a member that was handed over")
-            _require(self.lifeline_fd is not None, "nobody can hand over without a lifeline")
-            _require("executor" in self.watch, "there is no executor to hand over to")
+            require(self.task_dead_man_fd is None, "D2 would end a member that was handed over")
+            require(self.lifeline_fd is not None, "nobody can hand over without a lifeline")
+            require("executor" in self.watch, "there is no executor to hand over to")
 
     def descriptors(self) -> tuple[int, ...]:
         """Every descriptor the sentinel inherits besides the standard ones."""
@@ -129,17 +133,17 @@ class SentinelConfig:
     @classmethod
     def from_json(cls, text: str | bytes) -> SentinelConfig:
         """Raise ValueError, saying what is wrong, for anything but a complete configuration."""
-        raw = _object(text)
-        _refuse_unknown(raw, cls)
+        raw = json_object(text)
+        refuse_unknown(raw, cls)
         try:
             raw["watch"] = {
                 name: (int(pid), float(create_time))
                 for name, (pid, create_time) in raw["watch"].items()
             }
             for name in ("agent_argv", "member_argv"):
-                raw[name] = _strings(raw[name])
+                raw[name] = strings(raw[name])
             for name in ("agent_env", "member_env"):
-                _strings([*raw[name].keys(), *raw[name].values()])
+                strings([*raw[name].keys(), *raw[name].values()])
             return cls(**raw)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"configuration is incomplete or of the wrong type: {error}") from None
@@ -151,6 +155,7 @@ class Survivor:
 
     pid: int
     name: str
+    create_time: float = 0.0  # with the pid: exactly this process (see ProcessIdentity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,6 @@ class ExitFacts:
     signal: int | None
     killed_by_us: bool  # we had sent `signal` before the member ended
     reason: str  # why the stop began
-    oom: Oom
     survivors: tuple[Survivor, ...]  # empty unless proof is "none", or the agent is unkillable
     proof: Proof
     max_rss_bytes: int
@@ -179,10 +183,9 @@ class ExitFacts:
     ended_at: float  # Unix time
 
     def __post_init__(self) -> None:
-        _require(self.exit_code is None or self.signal is None, "both exit code and signal")
-        _require(self.proof in ("kernel", "sweep", "none"), f"unknown proof {self.proof!r}")
-        _require(self.oom in ("yes", "no", "unknown"), f"unknown oom {self.oom!r}")
-        _require(self.proof != "kernel" or not self.survivors, "proven gone, yet survivors")
+        require(self.exit_code is None or self.signal is None, "both exit code and signal")
+        require(self.proof in ("kernel", "sweep", "none"), f"unknown proof {self.proof!r}")
+        require(self.proof != "kernel" or not self.survivors, "proven gone, yet survivors")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -199,7 +202,8 @@ class ExitFacts:
         values = {name: value for name, value in raw.items() if name in known}
         try:
             values["survivors"] = tuple(
-                Survivor(int(each["pid"]), str(each["name"])) for each in values["survivors"]
+                Survivor(int(each["pid"]), str(each["name"]), float(each.get("create_time", 0.0)))
+                for each in values["survivors"]
             )
             return cls(**values)
         except (KeyError, TypeError) as error:
@@ -208,73 +212,8 @@ class ExitFacts:
     @classmethod
     def from_json(cls, text: str | bytes) -> ExitFacts:
         """As `from_dict`."""
-        return cls.from_dict(_object(text))
+        return cls.from_dict(json_object(text))
 
 
 Tombstone: TypeAlias = ExitFacts
 """Exit facts at rest, in the member's directory: they outlive sentinel, agent and task."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Who was started for a member, left on disk for whoever has to sweep after a sudden death."""
-
-    member: str
-    run_id: str
-    incarnation: str
-    marker: str
-    boot_id: str  # identities of another boot mean nothing
-    processes: Mapping[str, tuple[int, float]]  # sentinel, agent, member -> (pid, create_time)
-
-    def to_json(self) -> str:
-        """The text that `from_json` reads."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Claim:
-        """Raise ValueError for anything but a complete claim."""
-        raw = _object(text)
-        _refuse_unknown(raw, cls)
-        try:
-            raw["processes"] = {
-                name: (int(pid), float(at)) for name, (pid, at) in raw["processes"].items()
-            }
-            return cls(**raw)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"claim is incomplete: {error}") from None
-
-
-def judge_oom(signal: int | None, killed_by_us: bool, before: int | None, after: int | None) -> Oom:
-    """What the memory cgroup's counter of out-of-memory kills says about this end.
-
-    The counter is shared by everything in the executor's container, so a rise alone convicts only
-    an end by a SIGKILL that we did not send.
-    """
-    unexplained_kill = signal == 9 and not killed_by_us
-    if before is None or after is None:
-        return "unknown" if unexplained_kill else "no"
-    if after <= before:
-        return "no"
-    return "yes" if unexplained_kill else "unknown"
-
-
-def _require(condition: bool, complaint: str) -> None:
-    if not condition:
-        raise ValueError(complaint)
-
-
-def _object(text: str | bytes) -> dict[str, Any]:
-    raw = json.loads(text)
-    _require(isinstance(raw, dict), "not a JSON object")
-    return dict(raw)
-
-
-def _refuse_unknown(raw: Mapping[str, Any], cls: type) -> None:
-    unknown = sorted(raw.keys() - {field.name for field in fields(cls)})
-    _require(not unknown, f"unknown fields {unknown}")
-
-
-def _strings(values: Iterable[Any]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"expected strings, got {values!r}")
-    return tuple(values)

@@ -19,6 +19,7 @@ CONFIG = AgentConfig(
     marker="run/worker:0/1-a",
     executor_id="3",
     directory="/tmp/member",
+    claim="/tmp/claim.json",
     grace=5.0,
     connect_timeout=60.0,
 )

@@ -11,11 +11,11 @@ import pytest
 
 from executor_agent import member_directory
 from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
+from executor_agent.core.claim import Claim
 from executor_agent.core.outcome import Outcome, Status
-from executor_agent.core.supervision import CLAIM, LOCAL_DIRECTORY, Claim
+from executor_agent.core.supervision import LOCAL_DIRECTORY
 from executor_agent.linux import boot_id
 from executor_agent.member_directory import UnsafeDirectory, create, home, read_outcome, take_result
-from executor_agent.processes import my_identity
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_what_runs_of_long_ago_have_left_is_removed(base: Path) -> None:
     """O14."""
     old_run(base)
     create("new", "worker:0", "1")
-    assert [path.name for path in base.iterdir()] == ["new"]
+    assert {path.name for path in base.iterdir()} == {"claims", "new"}
 
 
 def test_recent_runs_are_kept(base: Path) -> None:
@@ -110,31 +110,39 @@ def test_recent_runs_are_kept(base: Path) -> None:
     assert kept.exists()
 
 
-def test_a_training_of_weeks_keeps_its_files(base: Path) -> None:
-    """Its log grows, but the date of its directory is that of the start."""
+def claim_of(directory: Path, boot: str) -> Path:
+    path = member_directory.claim_of(directory)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_text(
+        Claim("worker:0", "old", "1", "m", str(directory), boot, 0.0, {}, {}, 0).to_json()
+    )
+    return path
+
+
+def test_what_is_claimed_keeps_its_files(base: Path) -> None:
+    """O14. The log of a training of weeks grows, but the date of its directory is that of the
+    start; and what is still to be swept is claimed as well."""
     directory = old_run(base)
-    me = my_identity()
-    claim = Claim("worker:0", "old", "1", "marker", boot_id(), {"x": (me.pid, me.create_time)})
-    (directory / CLAIM).write_text(claim.to_json())
-    for path in (directory, directory.parent):
-        age(path, member_directory.KEPT_SECONDS + 60)
+    claim = claim_of(directory, boot_id())
     create("new", "worker:0", "1")
     assert directory.exists()
+    claim.unlink()
+    create("newer", "worker:0", "1")
+    assert not directory.exists()
 
 
-@pytest.mark.parametrize("boot, started", [("another boot", 0.0), (boot_id(), 1.0)])
-def test_a_claim_of_processes_that_are_gone_keeps_nothing(
-    base: Path, boot: str, started: float
-) -> None:
-    """R10: neither another boot's process nor one with a number that was used again."""
+def test_a_claim_of_an_earlier_boot_keeps_nothing(base: Path) -> None:
+    """R10: its numbers are others' by now."""
     directory = old_run(base)
-    me = my_identity()
-    claim = Claim("worker:0", "old", "1", "m", boot, {"x": (me.pid, me.create_time + started)})
-    (directory / CLAIM).write_text(claim.to_json())
-    for path in (directory, directory.parent):
-        age(path, member_directory.KEPT_SECONDS + 60)
+    claim_of(directory, "another boot")
     create("new", "worker:0", "1")
     assert not directory.exists()
+
+
+def test_claims_are_for_this_user_alone(base: Path) -> None:
+    claim = member_directory.claim_of(create("run", "worker:1", "7-abc"))
+    assert claim == base / "claims" / "run.worker-1.7-abc.json"
+    assert mode(claim.parent) == 0o700
 
 
 def test_a_stray_file_does_not_end_the_tidying_up(base: Path) -> None:
@@ -142,7 +150,7 @@ def test_a_stray_file_does_not_end_the_tidying_up(base: Path) -> None:
         old_run(base, name)
     (base / "0-stray").touch()
     create("new", "worker:0", "1")
-    assert {path.name for path in base.iterdir()} == {"0-stray", "new"}
+    assert {path.name for path in base.iterdir()} == {"0-stray", "claims", "new"}
 
 
 def test_an_outcome_is_read_and_a_broken_one_is_none(tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ from executor_agent.processes import (
     is_running,
     my_identity,
     name_of,
-    oom_kill_count,
     open_pidfd,
-    processes_with_marker,
     signal_if_same,
     spark_chain,
 )
@@ -142,21 +140,6 @@ def test_who_has_no_descendants_or_does_not_exist_has_none(
     assert descendants(sleeper.pid) == []
 
 
-def test_the_marker_finds_exactly_its_own(sleeper: subprocess.Popen[bytes]) -> None:
-    """O7, O14: a marker that begins the same is another's."""
-    marker = "sweep-test"
-    others = {**os.environ, "TFLEASE_MEMBER": marker + "-other", "X": f"TFLEASE_MEMBER={marker}"}
-    marked = subprocess.Popen(["sleep", "600"], env={**os.environ, "TFLEASE_MEMBER": marker})
-    other = subprocess.Popen(["sleep", "600"], env=others)
-    try:
-        assert processes_with_marker(marker) == [identity_of(marked.pid)]
-    finally:
-        for process in (marked, other):
-            process.kill()
-            process.wait()
-    assert processes_with_marker(marker) == []
-
-
 def test_outside_of_spark_the_chain_is_the_task_alone() -> None:
     assert spark_chain() == {"task": my_identity()}
 
@@ -187,22 +170,3 @@ def test_in_a_python_worker_the_chain_has_daemon_and_executor(tmp_path: Path) ->
     done = subprocess.run([java], cwd=tmp_path, capture_output=True, text=True, check=True)
     chain, worker, daemon, jvm = json.loads(done.stdout)
     assert chain == {"task": worker, "daemon": daemon, "executor": jvm}
-
-
-def test_the_out_of_memory_counter_is_read_from_either_cgroup_version(tmp_path: Path) -> None:
-    membership, hierarchy = tmp_path / "cgroup", tmp_path / "fs"
-    membership.write_text("4:memory:/docker/abc\n1:cpu:/docker/abc\n0::/docker/abc\n")
-    assert oom_kill_count(membership, hierarchy) is None
-
-    unified = hierarchy / "docker/abc/memory.events"
-    unified.parent.mkdir(parents=True)
-    unified.write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
-    assert oom_kill_count(membership, hierarchy) == 2
-
-    # Seen from inside a container, the path that the kernel names does not exist.
-    legacy = hierarchy / "memory/memory.oom_control"
-    legacy.parent.mkdir(parents=True)
-    legacy.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n")
-    assert oom_kill_count(membership, hierarchy) == 7
-
-    assert oom_kill_count(tmp_path / "nothing", hierarchy) is None

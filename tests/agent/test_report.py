@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.core.model import Cause, ExitReport, Proof
+from executor_agent.core.oom import Oom
 from executor_agent.core.outcome import Outcome, Status
 from executor_agent.core.supervision import (
     AGENT_SILENT,
@@ -29,7 +30,6 @@ EXITED = ExitFacts(
     signal=None,
     killed_by_us=False,
     reason=MEMBER_EXITED,
-    oom="no",
     survivors=(),
     proof="sweep",
     max_rss_bytes=12345,
@@ -43,9 +43,13 @@ RAISED = Outcome(Status.RAISED, "ValueError", "bad labels", "Traceback ...", exi
 
 
 def report(
-    facts: ExitFacts, outcome: Outcome | None = None, *, stop_asked: bool = False
+    facts: ExitFacts,
+    outcome: Outcome | None = None,
+    *,
+    stop_asked: bool = False,
+    oom: Oom = "no",
 ) -> ExitReport:
-    return exit_report(facts, outcome, stop_asked=stop_asked, log_tail="the log")
+    return exit_report(facts, outcome, stop_asked=stop_asked, log_tail="the log", oom=oom)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +80,10 @@ def test_what_was_raised_is_told_with_its_traceback_and_the_log() -> None:
     "oom, cause", [("yes", Cause.OUT_OF_MEMORY), ("no", Cause.KILLED_BY_SIGNAL)]
 )
 def test_a_kill_that_nobody_owns_is_out_of_memory_where_the_kernel_says_so(
-    oom: Any, cause: Cause
+    oom: Oom, cause: Cause
 ) -> None:
     """E1: it would be invisible otherwise."""
-    assert report(replace(KILLED, oom=oom)).cause is cause
+    assert report(KILLED, oom=oom).cause is cause
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from executor_agent.core.oom import judge_oom
 from executor_agent.core.supervision import (
-    Claim,
     ExitFacts,
     SentinelConfig,
     Survivor,
-    judge_oom,
 )
 
 CONFIG = SentinelConfig(
@@ -21,6 +20,7 @@ CONFIG = SentinelConfig(
     incarnation="1",
     marker="m",
     directory="/d",
+    claim="/c",
     watch={"task": (1, 0.5)},
     grace=2.0,
     agent_argv=("agent",),
@@ -85,7 +85,6 @@ FACTS = ExitFacts(
     signal=9,
     killed_by_us=True,
     reason="task died",
-    oom="no",
     survivors=(Survivor(8, "python"),),
     proof="none",
     max_rss_bytes=1,
@@ -108,13 +107,6 @@ def test_exit_facts_that_contradict_themselves_are_refused() -> None:
         replace(FACTS, proof="kernel")
     with pytest.raises(ValueError, match="incomplete"):
         ExitFacts.from_dict({})
-
-
-def test_a_claim_survives_the_way_through_json() -> None:
-    claim = Claim("worker:1", "run", "1", "m", "boot", {"agent": (1, 0.5)})
-    assert Claim.from_json(claim.to_json()) == claim
-    with pytest.raises(ValueError, match="incomplete"):
-        Claim.from_json('{"member": "worker:1"}')
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ EXITED = ExitFacts(
     signal=None,
     killed_by_us=False,
     reason=MEMBER_EXITED,
-    oom="no",
     survivors=(),
     proof="sweep",
     max_rss_bytes=1,
@@ -70,6 +69,7 @@ class AgentProcess:
             marker=f"{run_id}/worker:0/attempt-1",
             executor_id="7",
             directory=str(directory),
+            claim=str(directory / "claims" / "attempt-1.json"),
             grace=5.0,
             connect_timeout=20.0,
         )

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from executor_agent import traces
 from executor_agent.core.supervision import TOMBSTONE, Tombstone
 from executor_agent.processes import (
     ProcessIdentity,
     identity_of,
     is_running,
     open_pidfd,
-    processes_with_marker,
     signal_if_same,
 )
 
@@ -82,6 +82,8 @@ class Member:
         self.root = root
         self.directory = root / "member"
         self.directory.mkdir(mode=0o700)
+        self.claim = root / "claims" / "member.json"
+        self.claim.parent.mkdir(mode=0o700)
         self.pids = root / "pids"
         self.pids.mkdir()
         self.agent_log = root / "agent.log"
@@ -114,6 +116,7 @@ class Member:
             "incarnation": "1",
             "marker": self.marker,
             "directory": str(self.directory),
+            "claim": str(self.claim),
             "watch": {name: [who.pid, who.create_time] for name, who in (watch or {}).items()},
             "grace": grace,
             "agent_argv": [sys.executable, str(PROGRAMS / "stand_in_agent.py")],
@@ -201,7 +204,7 @@ class Member:
         return [who for name, who in self.processes.items() if name not in ("task", "sentinel")]
 
     def marked(self) -> list[ProcessIdentity]:
-        return processes_with_marker(self.marker)
+        return [found.identity for found in traces.marked() if found.marker == self.marker]
 
     def agent(self) -> ProcessIdentity:
         """Marked as the member is, but none of the member's processes."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from executor_agent.core.supervision import CLAIM, LIFELINE_CLOSED, MEMBER_EXITED, Claim
+from executor_agent.core.claim import Claim
+from executor_agent.core.supervision import LIFELINE_CLOSED, MEMBER_EXITED
 from executor_agent.processes import identity_of, is_running, signal_if_same
 from tests.integration.sentinel_helpers import (
     ALL,
@@ -213,7 +214,6 @@ def test_the_members_own_end_is_reported(
     assert (tombstone.exit_code, tombstone.signal) == (exit_code, number)
     assert tombstone.reason == MEMBER_EXITED
     assert not tombstone.killed_by_us
-    assert tombstone.oom == "no"
     assert tombstone.max_rss_bytes > 1_000_000
     heard = member.wait_heard("exited")
     assert (heard["exit_code"], heard["signal"]) == (exit_code, number)
@@ -247,7 +247,7 @@ def test_the_tombstone_and_the_log_are_private_and_the_scratch_is_gone(member: M
     assert tombstone == member.tombstone()
     assert (tombstone.member, tombstone.run_id, tombstone.incarnation) == ("worker:1", "run", "1")
     assert not local.exists()
-    assert sorted(os.listdir(member.directory)) == ["claim.json", "member.log", "tombstone.json"]
+    assert sorted(os.listdir(member.directory)) == ["member.log", "tombstone.json"]
     for name in os.listdir(member.directory):
         assert stat.S_IMODE((member.directory / name).stat().st_mode) == 0o600
     assert (member.directory / "member.log").read_text() == "the member is up\n"
@@ -257,7 +257,7 @@ def test_the_claim_names_who_was_started(member: Member) -> None:
     """O14: the next agent on the host finds leftovers by it."""
     member.start()
     member.wait_heard("started")
-    claim = Claim.from_json((member.directory / CLAIM).read_bytes())
+    claim = Claim.from_json(member.claim.read_bytes())
     assert claim.marker == member.marker
     for name in ("sentinel", "member"):
         who = member.processes[name]

@@ -35,6 +35,7 @@ def main() -> None:
             **raw,
             "watch": {"task": my_identity(), **watch},
             "directory": Path(raw["directory"]),
+            "claim": Path(raw["claim"]),
             "cwd": Path(raw["cwd"]),
             "agent_argv": tuple(raw["agent_argv"]),
             "member_argv": tuple(raw["member_argv"]),

@@ -1,0 +1,62 @@
+"""Claims on disk: one small file a living member, in one directory for all members of our user on
+this host, so that looking for leftovers costs what lives, not what has ever lived."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from executor_agent.core.claim import Claim
+from executor_agent.core.supervision import SentinelConfig
+from executor_agent.linux import boot_id, write_atomically
+from executor_agent.processes import identity_of
+
+_SUFFIX = ".json"
+
+
+def write(config: SentinelConfig, pids: Mapping[str, int]) -> Claim:
+    """Write down who was started so far; none of them is reaped yet. Raises OSError."""
+    found = {name: identity_of(pid) for name, pid in pids.items()}
+    executor = {name: who for name, who in config.watch.items() if name == "executor"}
+    claim = Claim(
+        member=config.member,
+        run_id=config.run_id,
+        incarnation=config.incarnation,
+        marker=config.marker,
+        directory=config.directory,
+        boot_id=boot_id(),
+        claimed_at=time.time(),
+        processes={
+            name: (identity.pid, identity.create_time)
+            for name, identity in found.items()
+            if identity is not None
+        },
+        # One that is to be handed over outlives its task and that task's daemon.
+        anchors=config.watch if config.voice_fd is None else executor,
+        pipe=os.fstat(config.shared_dead_man_read_fd).st_ino,
+    )
+    write_atomically(Path(config.claim), claim.to_json())
+    return claim
+
+
+def read(path: Path) -> Claim | None:
+    """None: there is none, or it cannot be understood."""
+    try:
+        return Claim.from_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def read_all(directory: Path) -> Iterator[tuple[Path, Claim]]:
+    """Every claim that can be understood, in the order of its name. A directory that does not exist
+    has none."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return
+    for path in (directory / name for name in names if name.endswith(_SUFFIX)):
+        claim = read(path)
+        if claim is not None:
+            yield path, claim
