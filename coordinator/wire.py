@@ -85,6 +85,7 @@ def executor_to_pb(info: model.ExecutorInfo) -> pb.ExecutorInfo:
         python_version=info.python_version,
         tflease_version=info.tflease_version,
         directory=_text(info.directory),
+        leftovers=map(_text, info.leftovers),
     )
 
 
@@ -97,6 +98,7 @@ def executor_from_pb(message: pb.ExecutorInfo) -> model.ExecutorInfo:
         python_version=message.python_version,
         tflease_version=message.tflease_version,
         directory=message.directory,
+        leftovers=tuple(message.leftovers),
     )
 
 

@@ -50,6 +50,7 @@ _DELIVERY_TIMEOUT = 2.5
 _LOG_TIMEOUT = 0.5
 _SWEEP_TIMEOUT = 10.0
 
+_MAX_LEFTOVERS = 20  # told to the coordinator; all of them stand in the executor's stderr
 _MAX_REASON = 2000  # characters; the sentinel reads 64 KiB
 
 
@@ -85,6 +86,7 @@ class Agent:
         self._unreachable: tuple[str, str] | None = None  # why we stopped it: reason, message
         self._stop_asked = False
         self._complained = False
+        self._leftovers: list[str] = []
 
     async def run(self) -> None:
         """The member's whole life. Never raises for what a peer does."""
@@ -129,9 +131,14 @@ class Agent:
     def _clean_up(self) -> None:
         mine = Path(self._config.claim)
         try:
-            leftovers.reap_all(mine.parent, by=f"[{self._config.marker}]", say=self._complain)
+            leftovers.reap_all(mine.parent, by=f"[{self._config.marker}]", say=self._tell_of)
         except OSError as error:
             self._complain(f"cannot look for leftovers in {mine.parent}: {error}")
+
+    def _tell_of(self, leftover: str) -> None:
+        self._complain(leftover)
+        if len(self._leftovers) < _MAX_LEFTOVERS:
+            self._leftovers.append(leftover[:_MAX_REASON])
 
     def _executor(self) -> ExecutorInfo:
         return ExecutorInfo(
@@ -142,6 +149,7 @@ class Agent:
             python_version=platform.python_version(),
             tflease_version=VERSION,
             directory=self._config.directory,
+            leftovers=tuple(self._leftovers),
         )
 
     def _start(self, command: Start) -> None:

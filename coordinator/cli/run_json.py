@@ -51,6 +51,7 @@ def _member(member: MemberView) -> JsonObject:
         "host": executor.hostname if executor else None,
         "executor_id": (executor.executor_id or None) if executor else None,
         "directory": (executor.directory or None) if executor else None,
+        "leftovers": list(executor.leftovers) if executor else [],
         "address": member.endpoint.address if member.endpoint else None,
         "attempt": member.incarnation,
         "step": member.step,

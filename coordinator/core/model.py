@@ -186,7 +186,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorInfo:
-    """What an agent tells of the executor it runs on."""
+    """What an agent tells of the executor it runs on. ``leftovers``: what earlier members had left
+    behind there, and what became of it, a sentence each."""
 
     hostname: str
     boot_id: str
@@ -195,6 +196,7 @@ class ExecutorInfo:
     python_version: str = ""
     tflease_version: str = ""
     directory: str = ""
+    leftovers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         executor = f" (executor {self.executor_id})" if self.executor_id else ""

@@ -81,6 +81,7 @@ class RunSession:
         self._jobs: MemberJobs | None = None
         self._tasks: dict[MemberId, TaskState] = {}
         self._cancelled: set[MemberId] = set()
+        self._told: set[tuple[str, str]] = set()  # leftovers, by host
         self._unsent_stop: tuple[str, float | None] | None = None
         self._closed = threading.Event()
         self._threads = [
@@ -194,10 +195,19 @@ class RunSession:
             self._condition.notify_all()
         if not view.phase.is_terminal:
             self._send_stop_again()
+        self._warn_of_leftovers(view)
         if self._show is not None:
             self._show_quietly(view)
         if view.phase is RunPhase.STOPPING or view.phase.is_terminal:
             self._cancel_unneeded(view)
+
+    def _warn_of_leftovers(self, view: RunView) -> None:
+        """Once: it is news about the machine, not about this run (O14)."""
+        for executor in (member.executor for member in view.members if member.executor):
+            for text in executor.leftovers:
+                if (executor.hostname, text) not in self._told:
+                    self._told.add((executor.hostname, text))
+                    _log.warning("%s: %s", executor, text)
 
     def _show_quietly(self, view: RunView) -> None:
         """A display that fails must not end the watch."""

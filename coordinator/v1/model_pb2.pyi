@@ -139,7 +139,7 @@ class Endpoint(_message.Message):
     def __init__(self, host: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class ExecutorInfo(_message.Message):
-    __slots__ = ("executor_id", "hostname", "boot_id", "pid", "python_version", "tflease_version", "directory")
+    __slots__ = ("executor_id", "hostname", "boot_id", "pid", "python_version", "tflease_version", "directory", "leftovers")
     EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class ExecutorInfo(_message.Message):
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
     TFLEASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    LEFTOVERS_FIELD_NUMBER: _ClassVar[int]
     executor_id: str
     hostname: str
     boot_id: str
@@ -154,7 +155,8 @@ class ExecutorInfo(_message.Message):
     python_version: str
     tflease_version: str
     directory: str
-    def __init__(self, executor_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., pid: _Optional[int] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., directory: _Optional[str] = ...) -> None: ...
+    leftovers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, executor_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., pid: _Optional[int] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., directory: _Optional[str] = ..., leftovers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RunSpec(_message.Message):
     __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version", "owner_timeout")
