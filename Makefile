@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench chaos clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -105,6 +105,9 @@ demo: java setup  ## train on a local Spark cluster of separate executors (KILL=
 
 bench: java setup  ## measure, about 20 min (BENCH_ARGS='startup --repeats 5')
 	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+chaos: java setup  ## the kill matrix, up to 40 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
+	$(WITH_JAVA) $(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 clean:  ## remove caches, build output and what Spark left here
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov build dist *.egg-info
