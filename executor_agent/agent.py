@@ -32,20 +32,26 @@ from coordinator.core.model import (
     MemberId,
     RunId,
 )
-from executor_agent import endpoint, framing, leftovers, logs, reach
+from executor_agent import claims, endpoint, framing, leftovers, logs, reach
 from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
 from executor_agent.core import peers, supervision
 from executor_agent.core.agent_config import AgentConfig
+from executor_agent.core.claim import SENTINEL
 from executor_agent.core.supervision import ExitFacts
 from executor_agent.linux import boot_id
 from executor_agent.member_directory import read_outcome
 from executor_agent.oom import OomWatch
 from executor_agent.ports import HeldPort
+from executor_agent.processes import ProcessIdentity, signal_if_same
 from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 
 _DELIVERY_TIMEOUT = 2.5
 """Seconds for the last report: less than the sentinel's patience (``report_timeout``)."""
+
+_OBEDIENCE_TIMEOUT = 14.0
+"""Seconds beyond the grace for a sentinel to report the end: more than its own timeouts together
+(``term_timeout`` and ``kill_timeout``), less than the coordinator's patience with a stop (20 s)."""
 
 _LOG_TIMEOUT = 0.5
 _SWEEP_TIMEOUT = 10.0
@@ -86,6 +92,8 @@ class Agent:
         self._unreachable: tuple[str, str] | None = None  # why we stopped it: reason, message
         self._stop_asked = False
         self._complained = False
+        self._overdue: asyncio.TimerHandle | None = None
+        self._sentinel_hung = False  # we had to kill it
         self._leftovers: list[str] = []
 
     async def run(self) -> None:
@@ -97,6 +105,8 @@ class Agent:
         self._copier.start()
         try:
             facts = await self._listen_to_sentinel()
+            if self._overdue is not None:
+                self._overdue.cancel()
             await self._report_end(facts, attending)
             self._tell_sentinel({"command": "done"})
         finally:
@@ -249,12 +259,28 @@ class Agent:
             directory=self._directory,
             claim=Path(self._config.claim),
             exit_code=-signal.SIGKILL,
-            hung=False,
+            hung=self._sentinel_hung,
         )
         return sweep_after_sudden_death(death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT)
 
     def _ask_to_stop(self, grace: float, reason: str) -> None:
         self._tell_sentinel({"command": "stop", "grace": grace, "reason": reason[:_MAX_REASON]})
+        loop = asyncio.get_running_loop()
+        overdue_at = loop.time() + grace + _OBEDIENCE_TIMEOUT
+        if self._overdue is not None:
+            if self._overdue.when() <= overdue_at:
+                return
+            self._overdue.cancel()
+        self._overdue = loop.call_at(overdue_at, self._end_hung_sentinel)
+
+    def _end_hung_sentinel(self) -> None:
+        """It has neither obeyed nor said what survives: a frozen one, say. Its end is seen as the
+        end of its socket, and then it is we who sweep."""
+        claim = claims.read(Path(self._config.claim))
+        if claim is not None and SENTINEL in claim.processes and claim.boot_id == boot_id():
+            self._complain(f"[{self._config.marker}] the sentinel does not stop: killing it")
+            self._sentinel_hung = True
+            signal_if_same(ProcessIdentity(*claim.processes[SENTINEL]), signal.SIGKILL)
 
     def _tell_sentinel(self, command: Mapping[str, Any]) -> None:
         with suppress(OSError):  # gone: the other end of the socket will say so
