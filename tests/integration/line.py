@@ -1,4 +1,5 @@
-"""A connection that a test can freeze and cut: TCP, forwarded byte by byte."""
+"""A connection that a test can freeze, cut, slow down and lose bytes on: TCP, forwarded byte by
+byte."""
 
 from __future__ import annotations
 
@@ -13,12 +14,16 @@ class Line:
     def __init__(self, host: str, port: int) -> None:
         self._upstream = (host, port)
         self._flows = {"up": asyncio.Event(), "down": asyncio.Event()}
+        self._lost: set[str] = set()  # directions whose bytes vanish
+        self._targets: dict[str, set[asyncio.StreamWriter]] = {"up": set(), "down": set()}
+        self._half_closed: set[asyncio.StreamWriter] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.address = ""
         self.accepted = 0
         self.is_up = True
+        self.delay = 0.0  # seconds that every byte takes, either way; never to be lowered
         self.refused = asyncio.Event()  # set by a call while the line is not up
         for flow in self._flows.values():
             flow.set()
@@ -46,6 +51,18 @@ class Line:
         for flow in self._flows.values():
             flow.set()
 
+    def lose(self, *directions: str) -> None:
+        """Bytes of these directions vanish from now on, as `freeze` names them; so does the word
+        that a connection has ended. As a firewall does that forgets."""
+        self._lost.update(directions or ("up", "down"))
+
+    def half_close(self, direction: str) -> None:
+        """Every connection that is there says this way that nothing more will come, and the other
+        way goes on."""
+        for target in tuple(self._targets[direction]):
+            self._half_closed.add(target)
+            target.write_eof()
+
     def cut(self) -> None:
         """Every connection breaks."""
         for writer in self._writers:
@@ -64,18 +81,26 @@ class Line:
             ("up", reader, upstream_writer),
             ("down", upstream_reader, writer),
         ):
-            task = asyncio.create_task(self._pump(self._flows[direction], source, target))
+            task = asyncio.create_task(self._pump(direction, source, target))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _pump(
-        self, flow: asyncio.Event, source: asyncio.StreamReader, target: asyncio.StreamWriter
+        self, direction: str, source: asyncio.StreamReader, target: asyncio.StreamWriter
     ) -> None:
+        self._targets[direction].add(target)
         with suppress(OSError):
             while data := await source.read(65536):
-                await flow.wait()
-                target.write(data)
-        target.transport.abort()
+                await self._flows[direction].wait()
+                if direction in self._lost or target in self._half_closed:
+                    continue
+                if self.delay:  # nothing overtakes: all take the same time
+                    asyncio.get_running_loop().call_later(self.delay, target.write, data)
+                else:
+                    target.write(data)
+        self._targets[direction].discard(target)
+        if direction not in self._lost:
+            target.transport.abort()
 
 
 @asynccontextmanager
