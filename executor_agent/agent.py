@@ -37,6 +37,7 @@ from executor_agent.attendance import Ended, Leaving, Membership, MustStop, repo
 from executor_agent.core import peers, supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.claim import SENTINEL
+from executor_agent.core.story import Line
 from executor_agent.core.supervision import ExitFacts
 from executor_agent.linux import boot_id
 from executor_agent.member_directory import read_outcome
@@ -45,6 +46,7 @@ from executor_agent.ports import HeldPort
 from executor_agent.processes import ProcessIdentity, signal_if_same
 from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
+from executor_agent.supervision_log import SupervisionLog
 
 _DELIVERY_TIMEOUT = 2.5
 """Seconds for the last report: less than the sentinel's patience (``report_timeout``)."""
@@ -66,9 +68,11 @@ class Agent:
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
+        self._loop = asyncio.get_running_loop()
         self._member = MemberId.parse(config.member)
         self._directory = Path(config.directory)
         self._log = self._directory / supervision.MEMBER_LOG
+        self._story = SupervisionLog(config.directory, config.marker, "agent")
         self._control = socket.socket(fileno=supervision.AGENT_CONTROL_FD)
         self._control.setblocking(False)
         self._client = ReservationClient(config.coordinator, config.token)
@@ -80,6 +84,7 @@ class Agent:
             on_start=self._start,
             on_stop=self._stop,
             read_log=lambda asked: logs.read(self._log, asked.offset, asked.max_bytes),
+            tell=self._tell,
         )
         self._oom = OomWatch()
         self._copier = logs.LogCopier(self._log, f"[{config.member}] ")
@@ -166,6 +171,7 @@ class Agent:
         if self._started is not None and command.generation <= self._started.generation:
             return  # said again after a lost session
         self._started, self._generation = command, command.generation
+        self._tell(Line(f"told to start generation {command.generation}", routine=True))
         self._starting = asyncio.create_task(self._or_stop(self._start_if_reachable(command)))
 
     async def _start_if_reachable(self, command: Start) -> None:
@@ -245,12 +251,21 @@ class Agent:
                 return await asyncio.to_thread(self._sweep)
             try:
                 message = json.loads(datagram)
+                self._retell(message)
                 if message.get("event") == "exited":
                     return ExitFacts.from_dict(message)
             except (AttributeError, ValueError) as error:
                 self._complain(f"not understood what the sentinel said: {error}")
 
+    def _retell(self, message: Mapping[str, Any]) -> None:
+        # The sentinel keeps its own lines until the end, which a sudden one does not let it see.
+        if message.get("event") == "stopping":
+            reason, grace = message.get("reason"), message.get("grace")
+            told = f"sentinel is stopping, grace {grace} s: {reason}"
+            self._tell(Line(told, routine=True))
+
     def _sweep(self) -> ExitFacts:
+        self._complain("sentinel is gone without a word; sweeping what carries the marker")
         death = SuddenDeath(
             member=self._config.member,
             run_id=self._config.run_id,
@@ -264,6 +279,7 @@ class Agent:
         return sweep_after_sudden_death(death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT)
 
     def _ask_to_stop(self, grace: float, reason: str) -> None:
+        self._tell(Line(f"asks for a stop within {grace:g} s: {reason}", routine=True))
         self._tell_sentinel({"command": "stop", "grace": grace, "reason": reason[:_MAX_REASON]})
         loop = asyncio.get_running_loop()
         overdue_at = loop.time() + grace + _OBEDIENCE_TIMEOUT
@@ -287,8 +303,12 @@ class Agent:
             self._control.send(json.dumps(command).encode())
 
     def _complain(self, text: str) -> None:
-        with suppress(OSError):
-            print(f"tflease agent: {text}", file=sys.stderr, flush=True)
+        self._tell(Line(text))
+
+    def _tell(self, line: Line) -> None:
+        self._story.tell(line)
+        # Not here: a disk that hangs must not hold up the beats.
+        self._loop.call_soon_threadsafe(self._loop.run_in_executor, None, self._story.flush)
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -318,6 +338,10 @@ class Agent:
             timeout=_DELIVERY_TIMEOUT,
             return_when=asyncio.FIRST_COMPLETED,
         )
+        if delivered.done():
+            self._tell(Line("reported the end", routine=True))
+        else:
+            self._complain("could not report the end: the task's row has to tell it")
         delivered.cancel()
 
 

@@ -42,7 +42,7 @@ class Anchors:
         try:
             pidfd = open_pidfd(identity)
         except ProcessLookupError:
-            return [AnchorDied(name)]
+            return [AnchorDied(name, "its absence at our start")]
         if pidfd is None:
             self._polled[name] = identity
         else:
@@ -88,7 +88,7 @@ class Anchors:
         gone = [name for name, identity in self._polled.items() if not is_running(identity)]
         for name in gone:
             del self._polled[name]
-        return [AnchorDied(name) for name in gone]
+        return [AnchorDied(name, "polling") for name in gone]
 
     def _on_end(self, name: str) -> list[Event]:
         self._drop(self._pidfds.pop(name))

@@ -36,6 +36,7 @@ from coordinator.core.model import (
     RunId,
 )
 from executor_agent.core.outbox import Outbox
+from executor_agent.core.story import Line
 
 _RETRY_MIN, _RETRY_MAX = 0.2, 2.0
 _JITTER = 0.1
@@ -127,8 +128,10 @@ class Membership:
         on_start: Callable[[Start], None],
         on_stop: Callable[[Stop], None],
         read_log: Callable[[ReadLog], LogChunk],
+        tell: Callable[[Line], None] = lambda line: None,
     ) -> None:
-        """``read_log`` may take its time: it is called in a thread, and raises OSError."""
+        """``read_log`` may take its time: it is called in a thread, and raises OSError. ``tell``:
+        what becomes of the session, for people; must not block."""
         self._client = client
         self._who = who
         self._coordinator = coordinator
@@ -136,6 +139,8 @@ class Membership:
         self._on_start = on_start
         self._on_stop = on_stop
         self._read_log = read_log
+        self._tell = tell
+        self._lost_at: float | None = None  # set while the coordinator is out of reach
         self._answers: set[asyncio.Task[None]] = set()
         self._outbox: Outbox[Report] = Outbox(time.monotonic())
         self._queued = asyncio.Event()
@@ -157,6 +162,7 @@ class Membership:
         """Reserve, then attend until cancelled. Raises MustStop."""
         reservation = await self._reserve(executor, endpoint)
         self.is_reserved = True
+        self._tell(Line(f"reserved the slot with the coordinator at {self._coordinator}", True))
         attending = asyncio.create_task(self._keep_attending(reservation))
         try:
             await self._until_fenced(attending, reservation.fence_timeout)
@@ -185,13 +191,23 @@ class Membership:
             began = time.monotonic()
             try:
                 await self._attend(reservation.beat_interval)
-            except errors.CoordinatorUnavailable:
-                pass  # the fence clock bounds this
+            except errors.CoordinatorUnavailable as error:
+                self._lose(error)  # the fence clock bounds this
             except errors.TfleaseError as error:
                 raise MustStop(f"refused by the coordinator: {error}") from None
             pause = _RETRY_MIN if time.monotonic() - began > _RETRY_MAX else pause
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _RETRY_MAX)
+
+    def _lose(self, error: errors.CoordinatorUnavailable) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            self._tell(Line(f"lost the coordinator at {self._coordinator}: {error}"))
+
+    def _regain(self) -> None:
+        if self._lost_at is not None:
+            away, self._lost_at = time.monotonic() - self._lost_at, None
+            self._tell(Line(f"regained the coordinator at {self._coordinator} after {away:.1f} s"))
 
     async def _reserve(self, executor: ExecutorInfo, endpoint: Endpoint) -> Reservation:
         """Raises MustStop; when it stood by for another attempt until the run was over, only
@@ -220,6 +236,8 @@ class Membership:
                 if reservation.is_granted:
                     self._outbox.proven_at = asked_at
                     return reservation
+                if not has_stood_by:
+                    self._tell(Line("stands by: another attempt holds the slot"))
                 has_stood_by = True
                 # It must outlast the holder, which a coordinator that is away does not end before
                 # its fence: who returns first wins.
@@ -269,6 +287,7 @@ class Membership:
     def _obey(self, command: Command) -> None:
         match command:
             case Acknowledged(sequence=sequence):
+                self._regain()
                 self._outbox.acknowledge(sequence)
                 self._acknowledged.set()
             case Start():

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from executor_agent.core.claim import Claim
+from executor_agent.core.claim import Claim, Place
 from executor_agent.core.supervision import SentinelConfig
 from executor_agent.linux import boot_id, write_atomically
 from executor_agent.processes import identity_of
@@ -36,6 +37,8 @@ def write(config: SentinelConfig, pids: Mapping[str, int]) -> Claim:
         # One that is to be handed over outlives its task and that task's daemon.
         anchors=config.watch if config.voice_fd is None else executor,
         pipe=os.fstat(config.shared_dead_man_read_fd).st_ino,
+        host=_host(),
+        namespace=_namespace(),
     )
     write_atomically(Path(config.claim), claim.to_json())
     return claim
@@ -51,12 +54,38 @@ def read(path: Path) -> Claim | None:
 
 def read_all(directory: Path) -> Iterator[tuple[Path, Claim]]:
     """Every claim that can be understood, in the order of its name. A directory that does not exist
-    has none."""
-    try:
-        names = sorted(os.listdir(directory))
-    except FileNotFoundError:
-        return
-    for path in (directory / name for name in names if name.endswith(_SUFFIX)):
+    has none. Raises OSError."""
+    for path in paths(directory):
         claim = read(path)
         if claim is not None:
             yield path, claim
+
+
+def paths(directory: Path) -> list[Path]:
+    """Every claim, whether or not it can be understood, as `read_all`."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    return [directory / name for name in names if name.endswith(_SUFFIX)]
+
+
+def here() -> Place:
+    """Where this process is."""
+    return Place(boot_id(), _host(), _namespace())
+
+
+def _host() -> str:
+    """A container without an identity of its own mostly has a name of its own, and the other way
+    round; that both are another's must not happen by accident."""
+    machine = ""
+    with suppress(OSError), open("/etc/machine-id") as file:
+        machine = file.read().strip()
+    return f"{os.uname().nodename} {machine}".strip()
+
+
+def _namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0

@@ -12,14 +12,21 @@ import os
 import select
 import socket
 import stat
+import struct
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+
+from executor_agent.processes import ProcessIdentity, identity_of
+
+_CREDENTIALS = struct.calcsize("3i")
 
 
 class JvmConnection:
     """The socket to the JVM, which is pyspark's: it is only looked at."""
 
     def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLRDHUP)  # POLLHUP and POLLERR are always told
 
@@ -35,6 +42,39 @@ class JvmConnection:
         """True once the JVM has closed its end: nobody is left to take what the task returns."""
         gone = select.POLLRDHUP | select.POLLHUP | select.POLLERR
         return any(events & gone for _, events in self._poll.poll(0))
+
+    def peer(self) -> ProcessIdentity | None:
+        """The JVM itself; None where it cannot be told. For a worker whose daemon was killed: Spark
+        uses it again, and nothing above it says any more to which executor it belongs."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as same:
+            if same.family == socket.AF_UNIX:
+                credentials = same.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS)
+                return identity_of(struct.unpack("3i", credentials)[0])
+            inode = _inode_of(same.getpeername()[1], same.getsockname()[1])
+            pid = None if inode is None else _holder_of(f"socket:[{inode}]")
+            return None if pid is None else identity_of(pid)
+        return None
+
+
+def _inode_of(local_port: int, remote_port: int) -> str | None:
+    """Of a TCP connection on this machine, both ends of which are in the kernel's table."""
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"/proc/self/net/{table}") as file:
+            for fields in (line.split() for line in islice(file, 1, None)):
+                ends = tuple(int(end.rpartition(":")[2], 16) for end in fields[1:3])
+                if ends == (local_port, remote_port) and fields[9] != "0":
+                    return fields[9]
+    return None
+
+
+def _holder_of(target: str) -> int | None:
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            folder = f"/proc/{name}/fd"
+            for fd in os.listdir(folder):
+                if os.readlink(f"{folder}/{fd}") == target:
+                    return int(name)
+    return None
 
 
 def _lowest_connection() -> int | None:

@@ -16,8 +16,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 
+from executor_agent.core import story
 from executor_agent.core.supervision import (
     ENTERED,
     HAND_OVER,
@@ -29,9 +31,11 @@ from executor_agent.core.supervision import (
 )
 from executor_agent.linux import anonymous_file
 from executor_agent.member_launch import Descriptors, MemberLaunch
+from executor_agent.parent_thread import started_by_a_thread
 from executor_agent.processes import ProcessIdentity
 from executor_agent.sentinel_handle import AttachedSentinel, DetachedSentinel
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
+from executor_agent.supervision_log import SupervisionLog, label_of
 
 _SLACK = 5.0  # on top of everything the sentinel may take: a starved machine, a slow disk
 _SPARK_INTERVAL = 1.0  # seconds between two looks at whether Spark still wants the task
@@ -63,6 +67,7 @@ class SentinelProcess:
         self._hung = False  # we had to kill the sentinel
         self._give_up_at: float | None = None
         self._tombstone: Tombstone | None = None
+        self._log = SupervisionLog(str(launch.directory), launch.marker, "task")
 
     def start(self) -> ProcessIdentity:
         """Exec the sentinel, which starts agent and member. Returns the sentinel's identity."""
@@ -74,7 +79,10 @@ class SentinelProcess:
         with ExitStack() as given, ExitStack() as undo:
             heard, voice = _pipe_to_us(given, undo) if launch.detached else (None, None)
             config = launch.configuration(self._descriptors(given, voice))
-            process = _exec_sentinel(config, given)
+            config_fd = _file(given, "sentinel-config", config.to_json().encode())
+            exec_it = partial(_exec_sentinel, config, config_fd)
+            # A detached one is nobody's child and has no parent to be told of.
+            process = exec_it() if launch.detached else started_by_a_thread(exec_it)
             undo.pop_all()
         if heard is None:
             self._sentinel = AttachedSentinel(process)
@@ -115,8 +123,14 @@ class SentinelProcess:
 
     def watch(self) -> None:
         """Wait for the sentinel's end, or until nobody wants the task any more."""
-        while not (self.wait(_SPARK_INTERVAL) or self._is_abandoned()):
+        while not (self.wait(_SPARK_INTERVAL) or self._is_dropped()):
             pass
+
+    def _is_dropped(self) -> bool:
+        dropped = self._is_abandoned()
+        if dropped:
+            self._log.say("Spark has dropped this task without killing it: lets go of the member")
+        return dropped
 
     def hold(self) -> bool:
         """Be the anchor until the member has entered main_fun, then hand over to the executor.
@@ -126,7 +140,7 @@ class SentinelProcess:
         finished.
         """
         entered = self._launch.directory / ENTERED
-        while not self.wait(_LOOK_INTERVAL) and not self._is_abandoned():
+        while not self.wait(_LOOK_INTERVAL) and not self._is_dropped():
             if entered.exists():
                 return self._hand_over()
         return False
@@ -141,6 +155,8 @@ class SentinelProcess:
         # Not before it has answered: until then our end is the member's.
         self._handed_over = sentinel.takes_over(self._launch.hand_over_timeout)
         if self._handed_over:
+            self._log.note("sentinel has taken over; the member lives as long as the executor")
+            self._log.flush()
             self._let_go()
         return self._handed_over
 
@@ -155,6 +171,7 @@ class SentinelProcess:
         while self._tombstone is None:
             try:
                 self._tombstone = self._finish()
+                self._log.flush()
             except KeyboardInterrupt as error:
                 interrupt = error
         if interrupt is not None:
@@ -173,7 +190,9 @@ class SentinelProcess:
 
     def __enter__(self) -> SentinelProcess:
         try:
-            self.start()
+            sentinel = self.start()
+            self._log.say(f"pid {os.getpid()} started the sentinel (pid {sentinel.pid})")
+            self._log.flush()
         except BaseException:
             if self._sentinel is not None:
                 self.finish()
@@ -206,10 +225,20 @@ class SentinelProcess:
             self._give_up_at = time.monotonic() + patience + launch.report_timeout + _SLACK
         if not self.wait(max(0.0, self._give_up_at - time.monotonic())):
             self._hung = True
+            self._log.say(f"sentinel (pid {sentinel.identity.pid}) did not end in time: SIGKILL")
             sentinel.kill()
             self.wait(launch.kill_timeout)
         self._let_go()  # at once: if the sentinel is dead, the kernel now kills the member's group
-        return self._read_tombstone() or sweep_after_sudden_death(
+        tombstone = self._read_tombstone()
+        if tombstone is not None:
+            self._log.note(f"sentinel ended: {tombstone.reason} (proof: {tombstone.proof})")
+            return tombstone
+        return self._sweep(sentinel)
+
+    def _sweep(self, sentinel: AttachedSentinel | DetachedSentinel) -> Tombstone:
+        launch = self._launch
+        self._log.say("sentinel ended without a tombstone; sweeping what it has left")
+        tombstone = sweep_after_sudden_death(
             SuddenDeath(
                 member=launch.member,
                 run_id=launch.run_id,
@@ -223,6 +252,9 @@ class SentinelProcess:
             agent_timeout=launch.report_timeout,
             kill_timeout=launch.kill_timeout,
         )
+        labels = [label_of(each.pid) for each in tombstone.survivors[: story.MOST_NAMED]]
+        self._log.say(f"{tombstone.reason}: {story.ended(tombstone, labels).text}")
+        return tombstone
 
     def _let_go(self) -> None:
         if self._sentinel is not None:
@@ -267,8 +299,7 @@ def _file(given: ExitStack, name: str, content: bytes) -> int:
     return fd
 
 
-def _exec_sentinel(config: SentinelConfig, given: ExitStack) -> subprocess.Popen[bytes]:
-    config_fd = _file(given, "sentinel-config", config.to_json().encode())
+def _exec_sentinel(config: SentinelConfig, config_fd: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", SENTINEL_MODULE, "--config-fd", str(config_fd)],
         stdin=subprocess.DEVNULL,

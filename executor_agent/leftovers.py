@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from executor_agent import claims, traces
-from executor_agent.core.claim import SENTINEL, Claim, Standing, standing
+from executor_agent.core.claim import SENTINEL, Claim, Place, Standing, standing
 from executor_agent.core.supervision import SENTINEL_MODULE
-from executor_agent.linux import boot_id
 from executor_agent.processes import (
     ProcessIdentity,
     command_line,
     is_running,
+    name_of,
     parent_of,
     runs_module,
     signal_if_same,
@@ -53,7 +54,7 @@ KILL_TIMEOUT = 2.0
 class Leftover:
     """A member without a sentinel that looks after it. ``since``: Unix time of its start, None
     where its claim is lost, too. ``processes``: who is left; nobody, when only the proof is
-    missing. ``claim`` and ``directory``: None where its claim is lost."""
+    missing. ``path`` and ``claim``: None where its claim is lost."""
 
     marker: str
     why: str
@@ -65,44 +66,88 @@ class Leftover:
     @property
     def run_id(self) -> str:
         """Of which run."""
-        return self.marker.partition("/")[0]
+        return self.claim.run_id if self.claim is not None else self.marker.partition("/")[0]
 
     @property
     def member(self) -> str:
         """Of which member."""
+        if self.claim is not None:
+            return self.claim.member
         return self.marker.split("/")[1] if self.marker.count("/") >= 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """What the claims of a directory say by now. ``living`` and ``elsewhere``: how many members
+    live, and how many are of another host or container that shares the directory. ``broken``:
+    claims that cannot be understood; nobody is sought by them."""
+
+    leftovers: tuple[Leftover, ...]
+    living: int
+    elsewhere: int
+    broken: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reaped:
-    """What became of a leftover."""
+    """What became of a leftover. ``spared``: its sentinel, which was stopped, runs again."""
 
     leftover: Leftover
     swept: Swept
+    spared: bool = False
 
 
-def find(directory: Path) -> Iterator[Leftover]:
-    """Leftovers of the claims in this directory. Changes nothing."""
-    here = boot_id()
-    for path, claim in claims.read_all(directory):
-        found = standing(claim, here, lambda who: state_of(ProcessIdentity(*who)))
-        if found is Standing.LIVES:
+def survey(directory: Path) -> Survey:
+    """Look at every claim in this directory. Changes nothing. Raises OSError."""
+    here = claims.here()
+    count = dict.fromkeys(Standing, 0)
+    left: list[tuple[Path, Claim, Standing]] = []
+    broken: list[Path] = []
+    for path in claims.paths(directory):
+        claim = claims.read(path)
+        if claim is None:
+            broken += [path] if path.exists() else []  # else it has just ended in order
             continue
-        left = traces.search([trace_of(claim)]) if found is not Standing.EARLIER_BOOT else []
-        yield Leftover(claim.marker, found.value, claim.claimed_at, tuple(left), path, claim)
+        found = _standing(claim, here)
+        count[found] += 1
+        if found not in (Standing.LIVES, Standing.ELSEWHERE):
+            left.append((path, claim, found))
+    processes = _processes_of([claim for _, claim, why in left if why is not Standing.EARLIER_BOOT])
+    leftovers = (
+        Leftover(
+            claim.marker,
+            why.value,
+            claim.claimed_at,
+            tuple(processes.get(claim.marker, ())) if why is not Standing.EARLIER_BOOT else (),
+            path,
+            claim,
+        )
+        for path, claim, why in left
+    )
+    living, elsewhere = count[Standing.LIVES], count[Standing.ELSEWHERE]
+    return Survey(tuple(leftovers), living, elsewhere, tuple(broken))
+
+
+def find(directory: Path) -> tuple[Leftover, ...]:
+    """Leftovers of the claims in this directory. Changes nothing. Raises OSError."""
+    return survey(directory).leftovers
 
 
 def find_unclaimed(directory: Path) -> list[Leftover]:
     """Marked processes that no sentinel is above and no claim tells of: a cleaner of temporary
     files took the claim away, or it lies in another home. For people to look at, and so not part
-    of `find`."""
-    claimed = {claim.marker for _, claim in claims.read_all(directory)}
+    of `find`. Raises OSError."""
+    # In this order: who is started meanwhile is claimed before it is marked.
     by_marker: dict[str, list[Found]] = {}
     for found in traces.marked():
-        if found.marker not in claimed and _has_no_sentinel(found.identity.pid):
-            by_marker.setdefault(found.marker, []).append(found)
-    why = "no sentinel is above it"
-    return [Leftover(marker, why, None, tuple(left)) for marker, left in sorted(by_marker.items())]
+        by_marker.setdefault(found.marker, []).append(found)
+    claimed = {claim.marker for _, claim in claims.read_all(directory)}
+    return [
+        Leftover(marker, "no sentinel is above it, and it has no claim", None, tuple(left))
+        for marker, left in sorted(by_marker.items())
+        # One below a sentinel is enough: no descendant of a living one is anywhere else.
+        if marker not in claimed and all(_has_no_sentinel(each.identity.pid) for each in left)
+    ]
 
 
 def reap(
@@ -118,10 +163,13 @@ def reap(
     if claim is None or leftover.path is None:
         trace = traces.Trace(leftover.marker, log="")
         return Reaped(leftover, sweep(trace, None, agent_timeout=0.0, kill_timeout=kill_timeout))
-    if claim.boot_id != boot_id():
+    now = _standing(claim, claims.here())
+    if now in (Standing.LIVES, Standing.ELSEWHERE):
+        return Reaped(leftover, Swept(), spared=True)
+    if now is Standing.EARLIER_BOOT:
         swept = Swept()
     else:
-        if leftover.why == Standing.HUNG.value:  # by its end the kernel ends the member's group
+        if now is Standing.HUNG:  # by its end the kernel ends the member's group
             signal_if_same(ProcessIdentity(*claim.processes[SENTINEL]), signal.SIGKILL)
         agent = agent_of(claim)
         patience = agent_timeout if agent is not None and is_running(agent) else 0.0
@@ -130,7 +178,7 @@ def reap(
     if leftover.path.exists():
         directory = Path(claim.directory)
         who = (claim.member, claim.run_id, claim.incarnation)
-        unseen = unseen_end(who, claim, f"{leftover.why}; swept by {by}", swept)
+        unseen = unseen_end(who, claim, f"{now.value}; swept by {by}", swept)
         before = read_tombstone(directory) or unseen
         conclude(directory, leftover.path, with_survivors(before, swept.left))
     return Reaped(leftover, swept)
@@ -146,19 +194,52 @@ def reap_all(directory: Path, *, by: str, say: Callable[[str], None]) -> None:
             return
         reaped = reap(leftover, by=by)
         if leftover.processes or reaped.swept.killed or reaped.swept.left:
-            say(in_words(reaped))
+            say(f"{in_words(reaped)}{': see `tflease reap`' if reaped.swept.left else ''}")
 
 
 def in_words(reaped: Reaped) -> str:
     """One line: what was found, why, what was done, what is left."""
     leftover, swept = reaped.leftover, reaped.swept
     what = f"[{leftover.marker}] was left behind ({leftover.why})"
+    if reaped.spared:
+        return f"{what}: its sentinel runs again and looks after it, so it was left alone"
     killed = ", ".join(str(identity.pid) for identity in swept.killed) or "nobody"
     done = f"killed {killed} in {swept.seconds:.3f} s"
     if not swept.left:
         return f"{what}: {done}, nothing is left"
-    left = ", ".join(f"{who.pid} {' '.join(command_line(who.pid))}"[:200] for who in swept.left)
-    return f"{what}: {done}, but SIGKILL has not ended {left}: see `tflease reap`"
+    left = ", ".join(f"{who.pid} {command_of(who.pid)}"[:200] for who in swept.left)
+    return f"{what}: {done}, but SIGKILL has not ended {left}"
+
+
+def command_of(pid: int) -> str:
+    """What it runs, for people; the kernel's short name where the command line is empty."""
+    return " ".join(command_line(pid)) or f"[{name_of(pid)}]"
+
+
+def started_at(identity: ProcessIdentity) -> float:
+    """Unix time."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + identity.create_time
+
+
+def kernel_state(pid: int) -> str:
+    """ "D (disk sleep)", say, which SIGKILL waits for; "?" when it is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("State:"):
+                return line.partition(":")[2].strip()
+    return "?"
+
+
+def _standing(claim: Claim, here: Place) -> Standing:
+    return standing(claim, here, lambda who: state_of(ProcessIdentity(*who)))
+
+
+def _processes_of(members: list[Claim]) -> dict[str, list[Found]]:
+    """By marker, from one search for all of them."""
+    by_marker: dict[str, list[Found]] = {}
+    for found in traces.search([trace_of(claim) for claim in members]) if members else ():
+        by_marker.setdefault(found.marker, []).append(found)
+    return by_marker
 
 
 def _has_no_sentinel(pid: int) -> bool:

@@ -18,7 +18,6 @@ from executor_agent import claims
 from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
 from executor_agent.core.outcome import Outcome
 from executor_agent.core.supervision import LOCAL_DIRECTORY
-from executor_agent.linux import boot_id
 
 HOME_VARIABLE = "TFLEASE_HOME"
 
@@ -81,8 +80,12 @@ def claim_of(directory: Path) -> Path:
 def _prune(base: Path, before: float) -> None:
     # A training of weeks writes to its files, which leaves the directory's own date alone. What is
     # claimed lives, or is still to be swept.
-    here = boot_id()
-    in_use = {c.directory for _, c in claims.read_all(base / _CLAIMS) if c.boot_id == here}
+    here = claims.here()
+    in_use = {
+        claim.directory
+        for _, claim in claims.read_all(base / _CLAIMS)
+        if claim.boot_id == here.boot_id or claim.host != here.host  # a home may be shared
+    }
     for run in base.iterdir():
         if run.name == _CLAIMS:
             continue

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -26,14 +25,21 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from executor_agent import claims, linux, spawn
+from executor_agent import claims, linux, parent_thread, spawn
 from executor_agent.anchors import Anchors
-from executor_agent.core import claim, supervision
+from executor_agent.core import claim, story, supervision
 from executor_agent.core import stop_events as on
 from executor_agent.core.stop_sequence import Phase, StopSequence
 from executor_agent.core.supervision import ExitFacts, Proof, SentinelConfig
 from executor_agent.exit_record import ExitRecord, describe
-from executor_agent.processes import ProcessIdentity, descendants, signal_if_same
+from executor_agent.processes import (
+    ProcessIdentity,
+    descendants,
+    is_running,
+    name_of,
+    signal_if_same,
+)
+from executor_agent.supervision_log import SupervisionLog, label_of, write_to_stderr
 
 
 class Sentinel:
@@ -56,6 +62,9 @@ class Sentinel:
         self._member_pid: int | None = None  # stays, for the facts
         self._record = ExitRecord()
         self._remaining: list[ProcessIdentity] = []  # what the last kill round saw
+        self._log = SupervisionLog(config.directory, config.marker, "sentinel")
+        self._story = story.Story(config.watch)
+        self._killed: set[ProcessIdentity] = set()  # who was named in the story
         # The kernel may kill on the task's end before we have noticed it.
         self._kill_with_task = config.grace == 0 and config.task_dead_man_fd is not None
 
@@ -63,6 +72,8 @@ class Sentinel:
         """Start both, watch, and stop. On return the tombstone says what is left, if anything."""
         self._listen_to_signals()
         linux.become_subreaper()
+        if self._config.voice_fd is None:  # before the task is looked for, which may be gone
+            parent_thread.ask_for_word_of_its_end()
         self._start()
         while self._sequence.phase is not Phase.ENDED:
             self._turn(self._patience())
@@ -70,15 +81,17 @@ class Sentinel:
     def abandon(self) -> None:
         """The last resort after a mistake of our own: kill the member's tree, bounded, and leave
         the rest to the agent, which sees our end as EOF, and to the task."""
+        self._log.say(traceback.format_exc())
         give_up_at = time.monotonic() + 2.0
         while time.monotonic() < give_up_at:
             tree = descendants(os.getpid(), without=self._agent_pid)
             if not tree:
-                return
+                break
             for identity in tree:
                 signal_if_same(identity, signal.SIGKILL)
             self._reap()
             time.sleep(0.01)
+        self._log.flush()
 
     # Starting.
 
@@ -87,7 +100,7 @@ class Sentinel:
             signal.signal(number, signal.SIG_IGN)
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
+        for number in (signal.SIGCHLD, signal.SIGTERM, parent_thread.PARENT_ENDED):
             signal.signal(number, lambda *_: None)  # the wakeup descriptor has the number
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a JVM's threads may have blocked some
         self._selector.register(read_fd, selectors.EVENT_READ, partial(self._on_signal, read_fd))
@@ -125,6 +138,10 @@ class Sentinel:
         pid, create_time = claims.write(self._config, pids).processes[claim.MEMBER]
         wiring.close_given(self._config)
         self._tell_agent({"event": "started", "pid": pid, "create_time": create_time})
+        host = os.uname().nodename
+        self._log.tell(self._story.started(os.getpid(), pids[claim.AGENT], pid, host))
+        # From here on the file waits for the end: a slow disk must not hold up a stop.
+        self._log.flush()
 
     # What happens becomes events.
 
@@ -144,7 +161,12 @@ class Sentinel:
             self._feed(event)
 
     def _on_signal(self, read_fd: int) -> list[on.Event]:
-        return [on.TerminateAsked()] if signal.SIGTERM in os.read(read_fd, 4096) else []
+        numbers = os.read(read_fd, 4096)
+        # The parent thread outlives us, unless its process, the task, was killed.
+        gone: list[on.Event] = [on.LifelineClosed("the parent-death signal")] * (
+            parent_thread.PARENT_ENDED in numbers
+        )
+        return [*gone, on.TerminateAsked()] if signal.SIGTERM in numbers else gone
 
     def _on_control(self) -> list[on.Event]:
         if self._control is None:
@@ -159,7 +181,7 @@ class Sentinel:
         try:
             return [on.parse_command(datagram)]
         except ValueError as error:
-            complain(f"ignored a command of the agent: {error}")
+            self._log.say(f"ignored a command of the agent: {error}")
             return []
 
     def _reap(self) -> tuple[list[on.Event], bool]:
@@ -177,7 +199,7 @@ class Sentinel:
                 events.append(on.AgentExited(describe(status)))
             elif pid == self._member_pid and not self._record.ended:
                 self._record.end(status, usage)
-                events.append(on.MemberExited(let_go=self._task_let_go()))
+                events.append(on.MemberExited(self._task_let_go(), describe(status)))
 
     def _task_let_go(self) -> bool:
         fd = self._config.task_dead_man_fd
@@ -191,7 +213,11 @@ class Sentinel:
     def _feed(self, event: on.Event) -> None:
         events = deque([event])
         while events:
-            for effect in self._sequence.handle(events.popleft(), time.monotonic()):
+            event, now = events.popleft(), time.monotonic()
+            effects = self._sequence.handle(event, now)
+            for line in self._story.decided(event, effects, now):
+                self._log.tell(line)
+            for effect in effects:
                 events.extend(self._perform(effect))
 
     def _perform(self, effect: on.Effect) -> list[on.Event]:
@@ -202,7 +228,7 @@ class Sentinel:
             case on.TerminateMember():
                 if self._member_pid is not None and not self._record.ended:
                     self._record.sent(signal.SIGTERM)
-                    with suppress(ProcessLookupError):
+                    with suppress(ProcessLookupError):  # its number is still its own: not reaped
                         os.killpg(self._member_pid, signal.SIGTERM)
             case on.KillRound(agent_too):
                 return self._kill_round(None if agent_too else self._agent_pid)
@@ -216,21 +242,41 @@ class Sentinel:
 
     def _kill_round(self, spared: int | None) -> list[on.Event]:
         events, _ = self._reap()  # first, so that who ended by itself is not counted as killed
+        if self._member_pid is not None and not self._record.ended:
+            # Not reaped, so that the number is its own; first, as it takes longest to die.
+            self._record.sent(signal.SIGKILL)
+            with suppress(OSError):
+                os.killpg(self._member_pid, signal.SIGKILL)
         self._remaining = descendants(os.getpid(), without=spared)
         for identity in self._remaining:
-            if identity.pid == self._member_pid and not self._record.ended:
-                self._record.sent(signal.SIGKILL)
             signal_if_same(identity, signal.SIGKILL)
+        self._tell_killed()
         buried, childless = self._reap()
         return [*events, *buried, on.Scanned(len(self._remaining), childless)]
+
+    def _tell_killed(self) -> None:
+        # After the signals and before the burial: a zombie still has its name.
+        new = [each for each in self._remaining if each not in self._killed]
+        if new:
+            self._killed.update(new)
+            labels = [f"{each.pid} {name_of(each.pid)}" for each in new[: story.MOST_NAMED]]
+            self._log.tell(story.killed(labels, len(new)))
 
     def _conclude(self, proof: Proof) -> None:
         # The proof first: it must not wait for a slow disk.
         facts = self._facts(proof)
         linux.write_atomically(self._directory / supervision.TOMBSTONE, facts.to_json())
-        if proof != "none":  # else the claim stays: somebody has to look again
+        survivors = [label_of(each.pid) for each in facts.survivors[: story.MOST_NAMED]]
+        self._log.tell(story.ended(facts, survivors))
+        self._log.flush()
+        # Else the claim stays: somebody has to look again, also for an agent that cannot be killed.
+        if proof != "none" and not facts.survivors:
             Path(self._config.claim).unlink(missing_ok=True)
-        shutil.rmtree(self._directory / supervision.LOCAL_DIRECTORY, ignore_errors=True)
+        local = self._directory / supervision.LOCAL_DIRECTORY
+        if local.exists():
+            import shutil  # late, unlike all others: nobody is left who waits for us to act
+
+            shutil.rmtree(local, ignore_errors=True)
 
     def _facts(self, proof: Proof) -> ExitFacts:
         return self._record.facts(
@@ -238,7 +284,8 @@ class Sentinel:
             pid=self._member_pid,
             reason=self._sequence.reason,
             proof=proof,
-            survivors=() if proof == "kernel" else tuple(self._remaining),
+            # The dead whom a frozen parent does not bury are below us, but not left.
+            survivors=() if proof == "kernel" else tuple(filter(is_running, self._remaining)),
             stop_seconds=self._sequence.stop_seconds,
         )
 
@@ -251,12 +298,6 @@ class Sentinel:
         if self._stop_fd is not None:
             with suppress(OSError):
                 os.write(self._stop_fd, json.dumps(message).encode() + b"\n")
-
-
-def complain(text: str) -> None:
-    """One line into the executor's stderr."""
-    with suppress(OSError):
-        os.write(2, f"tflease sentinel: {text}\n".encode())
 
 
 def load_config(argv: list[str]) -> SentinelConfig:
@@ -280,7 +321,7 @@ def main(argv: list[str]) -> int:
     try:
         config = load_config(argv)
     except ValueError as error:
-        complain(f"broken configuration: {error}")
+        write_to_stderr(f"tflease sentinel: broken configuration: {error}\n".encode())
         return 2
     if config.voice_fd is not None:
         spawn.detach()
@@ -289,7 +330,6 @@ def main(argv: list[str]) -> int:
     try:
         sentinel.run()
     except Exception:
-        complain(traceback.format_exc())
         sentinel.abandon()
         return 1
     return 0

@@ -108,10 +108,10 @@ class MemberTask:
         except (OSError, member_directory.UnsafeDirectory) as error:
             return {**row, "refusal": f"no directory for the member: {error}"}
         try:
-            launch = self._launch(member, incarnation, directory, cpus)
+            jvm = JvmConnection.of_this_worker()
+            launch = self._launch(member, incarnation, directory, cpus, jvm)
             if launch.detached and "executor" not in launch.watch:
                 return {**row, "refusal": _NO_EXECUTOR}
-            jvm = JvmConnection.of_this_worker()
             sentinel = SentinelProcess(launch, lambda: jvm is not None and jvm.is_closed)
             oom = OomWatch()
             tombstone = sentinel.run()
@@ -130,8 +130,15 @@ class MemberTask:
         row["result"] = member_directory.take_result(directory)
         return row
 
-    def _launch(self, member: str, incarnation: str, directory: Path, cpus: int) -> MemberLaunch:
-        chain = processes.spark_chain()
+    def _launch(
+        self,
+        member: str,
+        incarnation: str,
+        directory: Path,
+        cpus: int,
+        jvm: JvmConnection | None = None,
+    ) -> MemberLaunch:
+        chain = _chain(jvm)
         role = member.partition(":")[0]
         claim = member_directory.claim_of(directory)
         marker = f"{self.run_id}/{member}/{incarnation}"
@@ -222,6 +229,16 @@ def _address_space_limit() -> str:
         "TensorFlow's processes inherit: unset spark.executor.pyspark.memory and raise "
         "spark.executor.memoryOverhead instead"
     )
+
+
+def _chain(jvm: JvmConnection | None) -> dict[AnchorName, ProcessIdentity]:
+    """Also for a worker whose daemon was killed, which Spark uses again: it is nobody's child any
+    more, but still connected."""
+    chain = processes.spark_chain()
+    peer = jvm.peer() if jvm is not None and "executor" not in chain else None
+    if peer is not None and processes.name_of(peer.pid) == "java":
+        chain["executor"] = peer
+    return chain
 
 
 def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:

@@ -31,6 +31,7 @@ from executor_agent.core.supervision import (
     SentinelConfig,
 )
 from executor_agent.linux import arm_dead_man, die_with_parent, prefer_for_oom
+from executor_agent.supervision_log import first_line
 
 _OOM_POINTS = 500
 _TEMPORARY_FD = 64  # above every fixed number, so that placing one cannot overwrite another
@@ -157,14 +158,16 @@ def start_member(config: SentinelConfig, wiring: Wiring, kill_with_task: bool) -
                 MEMBER_TASK_DEAD_MAN_FD: task_dead_man,
             },
         ),
-        arm=partial(_arm_member, os.getpid(), kill_with_task),
+        arm=partial(_arm_member, os.getpid(), kill_with_task, config.marker),
     )
 
 
-def _arm_member(sentinel_pid: int, kill_with_task: bool) -> bool:
+def _arm_member(sentinel_pid: int, kill_with_task: bool, marker: str) -> bool:
     """The kernel's promises about the member, armed in its child before exec: it dies with the
     sentinel; its group dies with sentinel and task together (D1) and, where the grace is 0, with
     the task alone (D2), which also covers a sentinel that hangs."""
+    with suppress(OSError):  # a full disk
+        os.write(2, first_line(marker, "member"))
     prefer_for_oom(_OOM_POINTS)
     group = os.getpid()
     return (

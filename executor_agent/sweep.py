@@ -6,6 +6,7 @@ host and ``tflease reap`` sweep what those have missed.
 
 from __future__ import annotations
 
+import glob
 import shutil
 import signal
 import time
@@ -15,7 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from executor_agent.core.claim import AGENT, MEMBER, SENTINEL, Claim
-from executor_agent.core.supervision import LOCAL_DIRECTORY, MEMBER_LOG, TOMBSTONE, Tombstone
+from executor_agent.core.supervision import (
+    LOCAL_DIRECTORY,
+    MEMBER_LOG,
+    TOMBSTONE,
+    Proof,
+    Tombstone,
+)
 from executor_agent.exit_record import survivor
 from executor_agent.linux import write_atomically
 from executor_agent.processes import ProcessIdentity, signal_if_same
@@ -55,8 +62,7 @@ def sweep(
             is_spared = each.identity == agent and now < spare_until
             if not is_spared and signal_if_same(each.identity, signal.SIGKILL):
                 swept.killed[each.identity] = each
-        if found:
-            time.sleep(_INTERVAL)
+        time.sleep(_INTERVAL)  # also when clean: amid its exec a process shows no environment
 
 
 def read_tombstone(directory: Path) -> Tombstone | None:
@@ -98,7 +104,9 @@ def conclude(directory: Path, claim: Path, tombstone: Tombstone) -> None:
         write_atomically(directory / TOMBSTONE, tombstone.to_json())
     if not tombstone.survivors:
         with suppress(OSError):
-            claim.unlink(missing_ok=True)
+            # Also what a killed sentinel had half written.
+            for each in (claim, *claim.parent.glob(f".{glob.escape(claim.name)}.*")):
+                each.unlink(missing_ok=True)
     shutil.rmtree(directory / LOCAL_DIRECTORY, ignore_errors=True)
 
 
@@ -131,4 +139,7 @@ def unseen_end(
 def with_survivors(tombstone: Tombstone, left: Iterable[ProcessIdentity]) -> Tombstone:
     """The same end, and who is left of it by now."""
     survivors = tuple(map(survivor, left))
-    return replace(tombstone, survivors=survivors, proof="none" if survivors else "sweep")
+    proof: Proof = "none" if survivors else "sweep"
+    if not survivors and tombstone.proof == "kernel":  # nobody has seen more than that since
+        proof = "kernel"
+    return replace(tombstone, survivors=survivors, proof=proof)

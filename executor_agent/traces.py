@@ -45,13 +45,13 @@ class Found:
 def search(traces: Collection[Trace]) -> list[Found]:
     """Our user's processes, except ourselves and the dead, that carry one of these traces. Costs
     some milliseconds for a hundred processes."""
-    wanted = {trace.marker: trace for trace in traces}
+    wanted = _Wanted(traces)
     found = []
     for pid in _our_pids():
         identity = identity_of(pid)
         if identity is None:
             continue
-        evidence = _evidence(identity, wanted)
+        evidence = wanted.evidence(identity)
         # Nobody else has had the number since, or what we have read is another's.
         if evidence is not None and is_running(identity):
             found.append(Found(identity, *evidence))
@@ -77,23 +77,36 @@ def marker_of(pid: int) -> str | None:
     return None
 
 
-def _evidence(identity: ProcessIdentity, wanted: dict[str, Trace]) -> tuple[str, str] | None:
-    """Whose it is, and why we say so."""
-    for trace in wanted.values():
-        if identity in trace.known:
-            return trace.marker, "claimed"
-    marker = marker_of(identity.pid)
-    if marker is not None:
-        return (marker, "marker") if marker in wanted else None
-    possible = [trace for trace in wanted.values() if identity.create_time >= trace.since]
-    for target, mode in _descriptors(identity.pid) if possible else ():
-        for trace in possible:
-            if target == trace.log and mode & _WRITABLE:
-                return trace.marker, "writes to its log"
-            inherited = trace.pipe is not None and target == f"pipe:[{trace.pipe}]"
-            if inherited and mode & _READABLE and not mode & _WRITABLE:
-                return trace.marker, "holds its pipe"
-    return None
+class _Wanted:
+    """Traces, by what a process is asked for: one look at it does for all of them."""
+
+    def __init__(self, traces: Collection[Trace]) -> None:
+        self._known = {who: trace.marker for trace in traces for who in trace.known}
+        self._markers = {trace.marker for trace in traces}
+        # The kernel names a file by its real path, and says so when it has been removed.
+        logs = [(os.path.realpath(trace.log), trace) for trace in traces if trace.log]
+        self._logs = {name: trace for log, trace in logs for name in (log, f"{log} (deleted)")}
+        piped = (trace for trace in traces if trace.pipe is not None)
+        self._pipes = {f"pipe:[{trace.pipe}]": trace for trace in piped}
+        self._since = min((trace.since for trace in traces), default=0.0)
+
+    def evidence(self, identity: ProcessIdentity) -> tuple[str, str] | None:
+        """Whose it is, and why we say so."""
+        if identity in self._known:
+            return self._known[identity], "claimed"
+        marker = marker_of(identity.pid)
+        if marker is not None:
+            return (marker, "marker") if marker in self._markers else None
+        if identity.create_time < self._since or not (self._logs or self._pipes):
+            return None
+        for target, mode in _descriptors(identity.pid):
+            writes, reads = bool(mode & _WRITABLE), bool(mode & _READABLE)
+            log, pipe = self._logs.get(target), self._pipes.get(target)
+            if log is not None and writes and identity.create_time >= log.since:
+                return log.marker, "writes to its log"
+            if pipe is not None and reads and not writes and identity.create_time >= pipe.since:
+                return pipe.marker, "holds its pipe"
+        return None
 
 
 def _descriptors(pid: int) -> Iterator[tuple[str, int]]:

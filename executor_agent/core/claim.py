@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from executor_agent.core.decoding import json_object
+from executor_agent.core.decoding import json_object, require
 
 SENTINEL, AGENT, MEMBER = "sentinel", "agent", "member"
 
@@ -22,6 +22,15 @@ Who: TypeAlias = tuple[int, float]
 
 State: TypeAlias = Literal["runs", "stopped", "gone"]
 """stopped: SIGSTOP or a debugger holds it. A zombie is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where we are: process numbers of another boot, host or container are not ours to judge."""
+
+    boot_id: str
+    host: str  # stays the same over a boot
+    namespace: int  # of process numbers; a container mostly has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,8 @@ class Claim:
     processes: Mapping[str, Who]  # sentinel, agent, member; the last two once they are started
     anchors: Mapping[str, Who]  # those whose death always is the member's end
     pipe: int  # inode of D1; only the member's descendants hold its reading end
+    host: str = ""  # as in Place, and so are the next; empty, 0: not known
+    namespace: int = 0
 
     def to_json(self) -> str:
         """The text that `from_json` reads."""
@@ -51,28 +62,42 @@ class Claim:
         try:
             for name in ("processes", "anchors"):
                 raw[name] = {who: (int(pid), float(at)) for who, (pid, at) in raw[name].items()}
-            return cls(**raw)
-        except (KeyError, TypeError, AttributeError) as error:
+            claim = cls(**raw)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"claim is incomplete: {error}") from None
+        for name in ("member", "run_id", "incarnation", "marker", "directory", "boot_id"):
+            value = getattr(claim, name)
+            require(isinstance(value, str) and bool(value), f"{name} of the claim is no text")
+        for name in ("claimed_at", "pipe", "namespace"):
+            require(isinstance(getattr(claim, name), int | float), f"{name} is no number")
+        require(claim.directory.startswith("/"), "directory of the claim is not absolute")
+        return claim
 
 
 class Standing(Enum):
     """What became of the member of a claim."""
 
     LIVES = "lives"  # its sentinel looks after it
-    ABANDONED = "its sentinel is gone"
-    HUNG = "its sentinel is stopped, and what it watched is gone"
-    EARLIER_BOOT = "the machine was started again since"
+    ELSEWHERE = "of another host or container"  # cannot be judged from here
+    # The next ones become reasons in tombstones, where the first word says who went.
+    ABANDONED = "sentinel is gone"
+    HUNG = "sentinel is stopped, and what it watched is gone"
+    EARLIER_BOOT = "executor is gone: the machine was started again since"
 
 
-def standing(claim: Claim, boot_id: str, state_of: Callable[[Who], State]) -> Standing:
+def standing(claim: Claim, here: Place, state_of: Callable[[Who], State]) -> Standing:
     """`state_of`: of exactly this process. A sentinel that merely has no turn on a busy machine is
     not hung: only one that is stopped cannot act."""
-    if claim.boot_id != boot_id:
-        return Standing.EARLIER_BOOT
+    if claim.boot_id != here.boot_id:
+        # The directory may lie on a disk that several hosts share.
+        same_host = bool(claim.host) and claim.host == here.host
+        return Standing.EARLIER_BOOT if same_host else Standing.ELSEWHERE
+    if claim.namespace and here.namespace and claim.namespace != here.namespace:
+        return Standing.ELSEWHERE
     sentinel = claim.processes.get(SENTINEL)
     state: State = "gone" if sentinel is None else state_of(sentinel)
     if state == "gone":
         return Standing.ABANDONED
-    an_anchor_is_gone = any(state_of(anchor) == "gone" for anchor in claim.anchors.values())
-    return Standing.HUNG if state == "stopped" and an_anchor_is_gone else Standing.LIVES
+    if state == "stopped" and any(state_of(each) == "gone" for each in claim.anchors.values()):
+        return Standing.HUNG
+    return Standing.LIVES

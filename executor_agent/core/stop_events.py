@@ -35,21 +35,25 @@ class StartFailed:
 @dataclass(frozen=True, slots=True)
 class MemberExited:
     """The member's process was reaped. With `let_go` the task had closed its pipes before that:
-    the kernel's dead-man signal may have been quicker than we are."""
+    the kernel's dead-man signal may have been quicker than we are. `how`: for people."""
 
     let_go: bool = False
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorDied:
-    """A watched process is gone, or is no longer the one that was meant."""
+    """A watched process is gone, or is no longer the one that was meant. `seen_by`: for people."""
 
     name: str
+    seen_by: str = "pidfd"
 
 
 @dataclass(frozen=True, slots=True)
 class LifelineClosed:
-    """The task died or returned; which of the two the pipe cannot say."""
+    """The task died or returned; which of the two the pipe cannot say. `seen_by`: for people."""
+
+    seen_by: str = "its lifeline"
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,10 +125,10 @@ class StopSequence:
                 return ()
             case StartFailed(why):
                 return self._stop(f"cannot start: {why}", 0.0, now)
-            case MemberExited(let_go):
+            case MemberExited(let_go=let_go):
                 self._member_runs = False
                 return self._stop(LIFELINE_CLOSED if let_go else MEMBER_EXITED, 0.0, now)
-            case AnchorDied(name):
+            case AnchorDied(name=name):
                 return self._stop(anchor_died(name), self._grace, now)
             case LifelineClosed():
                 return self._stop(LIFELINE_CLOSED, self._grace, now)

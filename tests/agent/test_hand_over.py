@@ -138,7 +138,7 @@ def test_polled_anchors_are_dropped_as_well(
     watch.anchors.take_over()
     process.kill()
     process.wait()
-    assert watch.look() == [AnchorDied("executor")]
+    assert watch.look() == [AnchorDied("executor", "polling")]
 
 
 def test_a_task_that_died_asking_has_died(watch: Watch) -> None:

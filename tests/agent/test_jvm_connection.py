@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from executor_agent.jvm_connection import JvmConnection
+from executor_agent.processes import identity_of
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -44,6 +46,36 @@ def test_it_is_closed_when_the_jvm_has_closed_it_even_with_rows_unread(pair: Pai
     theirs.close()
     assert jvm.is_closed
     assert jvm.is_closed, "and stays so"
+
+
+PEER = """
+import socket, sys
+if sys.argv[1] == "unix":
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(sys.argv[2])
+else:
+    end = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("family", ["unix", "tcp"])
+def test_the_jvm_is_known_by_its_connection(family: str, tmp_path: Path) -> None:
+    """O3. A worker that has outlived its daemon is used again, and is nobody's child by then."""
+    if family == "unix":
+        listener = socket.socket(socket.AF_UNIX)
+        address = str(tmp_path / "socket")
+        listener.bind(address)
+        listener.listen()
+    else:
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = str(listener.getsockname()[1])
+    command = [sys.executable, "-c", PEER, family, address]
+    listener.settimeout(30)
+    with listener, subprocess.Popen(command, stdin=subprocess.PIPE) as jvm:
+        ours, _ = listener.accept()
+        with ours:
+            assert JvmConnection(ours.fileno()).peer() == identity_of(jvm.pid)
 
 
 FIND = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from executor_agent import member_directory
+from executor_agent import claims, member_directory
 from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
 from executor_agent.core.claim import Claim
 from executor_agent.core.outcome import Outcome, Status
@@ -110,12 +110,11 @@ def test_recent_runs_are_kept(base: Path) -> None:
     assert kept.exists()
 
 
-def claim_of(directory: Path, boot: str) -> Path:
+def claim_of(directory: Path, boot: str, host: str = claims.here().host) -> Path:
     path = member_directory.claim_of(directory)
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_text(
-        Claim("worker:0", "old", "1", "m", str(directory), boot, 0.0, {}, {}, 0).to_json()
-    )
+    claim = Claim("worker:0", "old", "1", "m", str(directory), boot, 0.0, {}, {}, 0, host=host)
+    path.write_text(claim.to_json())
     return path
 
 
@@ -137,6 +136,14 @@ def test_a_claim_of_an_earlier_boot_keeps_nothing(base: Path) -> None:
     claim_of(directory, "another boot")
     create("new", "worker:0", "1")
     assert not directory.exists()
+
+
+def test_a_claim_of_another_host_keeps_its_files(base: Path) -> None:
+    """A home may be shared, and whoever lives there is nobody's to judge from here."""
+    directory = old_run(base)
+    claim_of(directory, "another boot", "another host")
+    create("new", "worker:0", "1")
+    assert directory.exists()
 
 
 def test_claims_are_for_this_user_alone(base: Path) -> None:

@@ -51,7 +51,7 @@ def test_help_of_the_module_lists_every_command() -> None:
     shown = tflease("--help")
     assert shown.returncode == 0, shown.stderr
     words = shown.stdout.split()
-    assert {"doctor", "serve", "status", "stop", "version"} <= set(words)
+    assert {"doctor", "logs", "reap", "serve", "status", "stop", "version"} <= set(words)
 
 
 def test_version_names_everything_that_matters() -> None:
@@ -83,6 +83,7 @@ def test_version_as_json() -> None:
         ("serve", "--help"),
         ("status", "--help"),
         ("stop", "--help"),
+        ("reap", "--help"),
     ],
 )
 def test_help(arguments: tuple[str, ...]) -> None:

@@ -90,6 +90,23 @@ def test_stopping_the_session_without_a_shutdown_leaves_nothing(driver: Applicat
     driver.call(end)
 
 
+def test_a_worker_that_has_outlived_its_daemon_still_knows_its_executor(
+    driver: Application, tmp_path: Path
+) -> None:
+    """O3. Spark uses it again, though it is nobody's child any more; by its parents alone the next
+    member would have no executor to be handed over to, and none to die with."""
+    workers = driver.call(fill_all_slots, str(tmp_path / "before"))
+    daemons = [psutil.Process(worker).parent() for worker in workers]
+    for daemon in daemons:
+        assert daemon is not None
+        daemon.kill()
+    wait_until_gone([daemon for daemon in daemons if daemon is not None], "the daemons")
+    assert driver.call(fill_all_slots, str(tmp_path / "again")) == workers
+    driver.call(begin)
+    assert {driver.call(executor_id, member) for member in MEMBERS} == {"0", "1"}
+    driver.call(end)
+
+
 def executor_of(driver: Application, executor_id: str) -> psutil.Process:
     """The executor's JVM."""
 
