@@ -53,3 +53,8 @@ def start_helpers() -> None:
     subprocess.Popen(command)
     subprocess.Popen(command, start_new_session=True)
     subprocess.run(["sh", "-c", "sleep 600 &"], start_new_session=True, check=True)
+
+
+def idle(args: Any, ctx: Any) -> None:
+    """The `main_fun` of a member that does nothing until it is told to stop."""
+    ctx.wait_for_stop()

@@ -20,7 +20,7 @@ from coordinator.core.model import Role
 from coordinator.spark.results import RunResult
 from examples import digits_fit, digits_sync, digits_training
 from examples.live_view import LiveView
-from executor_agent import claims, member_directory, processes
+from executor_agent import claims, member_directory, processes, spark_chain
 from executor_agent.core.supervision import MARKER_VARIABLE
 
 REQUIRED_ACCURACY = 0.93
@@ -180,7 +180,7 @@ def left_behind(run_id: str) -> list[str]:
         for pid, create_time in claim.processes.values() if claim.run_id == run_id else ():
             if processes.is_running(processes.ProcessIdentity(pid, create_time)):
                 found.add(pid)
-    return [f"{pid} {' '.join(processes.command_line(pid))}" for pid in sorted(found)]
+    return [f"{pid} {' '.join(spark_chain.command_line(pid))}" for pid in sorted(found)]
 
 
 def _is_marked(process: psutil.Process, run_id: str) -> bool:

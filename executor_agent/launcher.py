@@ -318,12 +318,10 @@ def _sentinel_environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in removed}
     user_site = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     found_anyway = {os.path.realpath(folder) for folder in (*site.getsitepackages(), *user_site)}
-    folders = [
-        folder
-        for folder in dict.fromkeys(map(folder_of, ("executor_agent", "psutil")))
-        if os.path.realpath(folder) not in found_anyway
-    ]
-    return {**environment, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
+    folder = folder_of("executor_agent")
+    if os.path.realpath(folder) not in found_anyway:
+        environment["PYTHONPATH"] = folder
+    return {**environment, "PYTHONSAFEPATH": "1"}
 
 
 def folder_of(package: str) -> str:

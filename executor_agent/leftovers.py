@@ -20,14 +20,13 @@ from executor_agent.core.claim import SENTINEL, Claim, Place, Standing, standing
 from executor_agent.core.supervision import SENTINEL_MODULE
 from executor_agent.processes import (
     ProcessIdentity,
-    command_line,
     is_running,
     name_of,
     parent_of,
-    runs_module,
     signal_if_same,
     state_of,
 )
+from executor_agent.spark_chain import command_line, runs_module
 from executor_agent.sweep import (
     Swept,
     agent_of,

@@ -37,7 +37,7 @@ class MemberLaunch:
     marker: str
     directory: Path  # exists, 0700, absolute
     claim: Path  # as SentinelConfig has it
-    watch: Mapping[AnchorName, ProcessIdentity]  # see processes.spark_chain
+    watch: Mapping[AnchorName, ProcessIdentity]  # see spark_chain.spark_chain
     grace: float  # seconds that the member gets when it is stopped because its task ends
     agent_argv: tuple[str, ...]
     agent_env: Mapping[str, str]  # complete

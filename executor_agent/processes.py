@@ -1,22 +1,17 @@
 """Who is who among the processes of this machine, and how to signal only who was meant.
 
-Owns: process identities and states, the descendants of a process, and the Spark chain above a
-Python worker. The only importer of psutil. Must not decide whom to kill or when.
+Owns: process identities and states, and the descendants of a process. Reads /proc by itself: the
+sentinel starts before every member, and psutil takes longer to import than all of this. Must not
+decide whom to kill or when.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
-
-import psutil  # here, not at kill time: a late import took 2 s on a starved machine
 
 from executor_agent.core.claim import State
-from executor_agent.core.supervision import AnchorName
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -161,9 +156,8 @@ def _children(pid: int) -> list[int]:
 
 
 def _children_by_search(pid: int) -> list[int]:
-    with suppress(psutil.Error):
-        return [child.pid for child in psutil.Process(pid).children()]
-    return []
+    numbers = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return [number for number in numbers if parent_of(number) == pid]
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -181,53 +175,3 @@ def _stat(pid: int) -> _Stat | None:
         parent=int(rest[1]),
         create_time=int(rest[19]) / _TICKS_PER_SECOND,
     )
-
-
-def spark_chain() -> dict[AnchorName, ProcessIdentity]:
-    """The processes whose death ends this Spark task: itself, its daemon, its executor's JVM.
-
-    To be called in the Spark Python worker. Outside of Spark, or where a link does not exist (no
-    daemon; on `local[n]` the JVM is the driver's), what exists is returned; the task always is.
-    """
-    chain: dict[AnchorName, ProcessIdentity] = {"task": my_identity()}
-    # Workers are forks of the daemon, so that both have its command line.
-    if not runs_module(command_line(os.getpid()), (".daemon", ".worker")):
-        return chain
-    ancestors = psutil.Process().parents()
-    java = next((each for each in ancestors if _name(each) == "java"), None)
-    daemon = ancestors[0] if ancestors else None
-    if daemon is not None and runs_module(command_line(daemon.pid), (".daemon",)):
-        _link(chain, "daemon", daemon)
-    if java is not None:
-        _link(chain, "executor", java)
-    return chain
-
-
-def _link(
-    chain: dict[AnchorName, ProcessIdentity], name: AnchorName, found: psutil.Process
-) -> None:
-    identity = identity_of(found.pid)
-    # Before that, psutil makes sure that the number is still the same process's.
-    if identity is not None and found.is_running():
-        chain[name] = identity
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
-
-
-def command_line(pid: int) -> list[str]:
-    """The arguments of a process; empty when it is gone, or not ours to look at."""
-    try:
-        return psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return []
-
-
-def runs_module(arguments: Sequence[str], endings: tuple[str, ...]) -> bool:
-    """`python -m pyspark.daemon pyspark.worker` runs the first; Spark's conf can replace it, so
-    that its end has to do."""
-    return any(flag == "-m" and module.endswith(endings) for flag, module in pairwise(arguments))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from executor_agent import logs, member_directory, processes
+from executor_agent import logs, member_directory, processes, spark_chain
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import MEMBER_LOG, AnchorName
 from executor_agent.jvm_connection import JvmConnection
@@ -234,7 +234,7 @@ def _address_space_limit() -> str:
 def _chain(jvm: JvmConnection | None) -> dict[AnchorName, ProcessIdentity]:
     """Also for a worker whose daemon was killed, which Spark uses again: it is nobody's child any
     more, but still connected."""
-    chain = processes.spark_chain()
+    chain = spark_chain.spark_chain()
     peer = jvm.peer() if jvm is not None and "executor" not in chain else None
     if peer is not None and processes.name_of(peer.pid) == "java":
         chain["executor"] = peer
@@ -244,7 +244,7 @@ def _chain(jvm: JvmConnection | None) -> dict[AnchorName, ProcessIdentity]:
 def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:
     """Spark tells its Python workers nothing of it, but the executor's JVM was told."""
     executor = chain.get("executor")
-    command = processes.command_line(executor.pid) if executor is not None else []
+    command = spark_chain.command_line(executor.pid) if executor is not None else []
     for flag, value in itertools.pairwise(command):
         if flag == "--executor-id":
             return str(value)

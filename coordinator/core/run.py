@@ -87,16 +87,17 @@ class Run:
             member = self._members.get(slot)
             if member is not None:
                 member.task = task
-        if self.phase is RunPhase.FORMING:
-            for member in self._members.values():
-                if member.task.failed and member.phase is MemberPhase.EXPECTED:
-                    return self._fail_task(member, now)
+        for member in (each for each in self._members.values() if each.task.failed):
+            if self.phase is RunPhase.FORMING and member.phase is MemberPhase.EXPECTED:
+                return self._fail_task(member, now)
+            if self.phase is RunPhase.RUNNING and member.phase.is_live:
+                # A cancel: Spark tells the driver at once, and kills the task 2 to 4 s later.
+                return self._fail_task(member, now)
         return self._changed()
 
     def _fail_task(self, member: Member, now: float) -> list[Effect]:
-        text = f"Spark gave up the task of {member.id}: {member.task.message}"
-        failure = Failure(Cause.TASK_FAILED, text, member.id, member.exit)
-        return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
+        failure = verdicts.of_job(member.view(), forming=self.phase is RunPhase.FORMING)
+        return self._end(Kind.FAILED, RunTrigger.FAILED, failure.summary, now, failure=failure)
 
     def task_returned(self, event: events.TaskReturned, now: float) -> list[Effect]:
         """The proof by way of Spark: as good as the agent's own report, which mostly came first.

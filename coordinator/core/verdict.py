@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from coordinator.core.model import Cause, ExecutorInfo, ExitReport, Failure, MemberId, Role
+from coordinator.core.model import Cause, ExecutorInfo, ExitReport, Failure, MemberId, MemberView, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,17 @@ def of_task(member: MemberId, report: ExitReport, executor: ExecutorInfo | None)
     text = sentence(Observed(member, report, executor, after_stop=False))
     cause = Cause.TASK_FAILED if report.cause in VACATING else report.cause
     return Failure(cause, text, member, report)
+
+
+def of_job(member: MemberView, *, forming: bool) -> Failure:
+    """Why a run fails whose Spark job for this member has failed before the member."""
+    why = member.task.message
+    if forming:
+        text = f"Spark gave up the task of {member.id}: {why}"
+        return Failure(Cause.TASK_FAILED, text, member.id, member.exit)
+    where = f" on {member.executor}" if member.executor else ""
+    text = f"{member.id}{where} lost its Spark task: {why}"
+    return Failure(Cause.PREEMPTED, text, member.id, member.exit)
 
 
 def unasked(report: ExitReport, generation: int, *, forming: bool) -> ExitReport:

@@ -16,7 +16,7 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 
-from executor_agent import member_directory, processes, spark_task
+from executor_agent import member_directory, processes, spark_chain, spark_task
 from executor_agent.processes import ProcessIdentity
 from executor_agent.spark_task import (
     ROW_SCHEMA,
@@ -135,7 +135,7 @@ def test_a_handed_over_member_comes_as_a_row_without_a_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sentinel = ProcessIdentity(7, 1.5)
-    monkeypatch.setattr(processes, "spark_chain", lambda: {"executor": ProcessIdentity(1, 0.0)})
+    monkeypatch.setattr(spark_chain, "spark_chain", lambda: {"executor": ProcessIdentity(1, 0.0)})
     monkeypatch.setattr(spark_task.SentinelProcess, "run", lambda self: None)
     monkeypatch.setattr(spark_task.SentinelProcess, "identity", sentinel)
     row = replace(TASK, anchor="executor")._run("worker:0", "1", 1)
@@ -151,7 +151,7 @@ def test_a_member_that_ends_before_the_hand_over_comes_as_the_usual_row(
 ) -> None:
     """Its agent finds no coordinator, so it never enters main_fun."""
     me = processes.my_identity()
-    monkeypatch.setattr(processes, "spark_chain", lambda: {"task": me, "executor": me})
+    monkeypatch.setattr(spark_chain, "spark_chain", lambda: {"task": me, "executor": me})
     row = replace(TASK, anchor="executor", connect_timeout=0.0)._run("worker:0", "1", 1)
     assert "handed_over" not in row
     assert "could not be reached" in json.loads(row["report"])["reason"]
@@ -184,7 +184,7 @@ def test_the_launch_says_what_to_run_and_keeps_secrets_out_of_sight(tmp_path: Pa
 def test_the_executor_s_id_is_read_from_its_command_line(
     monkeypatch: pytest.MonkeyPatch, command: list[str], executor_id: str
 ) -> None:
-    monkeypatch.setattr(processes, "command_line", lambda pid: command)
+    monkeypatch.setattr(spark_chain, "command_line", lambda pid: command)
     assert spark_task._executor_id({"executor": ProcessIdentity(1, 0.0)}) == executor_id
 
 

@@ -33,8 +33,8 @@ def tree(tmp_path: Path) -> Iterator[AttendingTree]:
 async def test_a_frozen_sentinel_and_task_do_not_keep_a_member_that_is_to_stop(
     coordinator: Serving, tree: AttendingTree
 ) -> None:
-    """O12, O14. Neither can act and neither is dead, so that the kernel keeps still: the agent kills
-    the sentinel, sweeps, and reports what it has proven before the coordinator gives the stop up."""
+    """O12, O14. Neither can act and neither is dead, so that the kernel keeps still: the agent
+    kills the sentinel, sweeps, and reports what it has proven before the stop is given up."""
     run_id = coordinator.create_run(RunSpec(Roles(worker=1), grace={Role.WORKER: 0.0}))
     await tree.start(run_id, coordinator.address, coordinator.token)
     await coordinator.until(run_id, lambda run: run.members[0].phase is MemberPhase.RUNNING)

@@ -8,7 +8,7 @@ from coordinator.core import events
 from coordinator.core.claims import STAND_BY_DELAY
 from coordinator.core.effects import Granted, SendStart, SendStop, StandBy
 from coordinator.core.errors import ExecutorUnfit, RunOver, StaleIncarnation
-from coordinator.core.model import Cause, Endpoint, MemberPhase, Roles, RunPhase, TaskState
+from coordinator.core.model import Cause, Endpoint, MemberPhase, Roles, RunPhase
 from tests.coordinator.core.scene import Scene, executor, told_to_start, told_to_stop
 
 
@@ -260,78 +260,6 @@ def test_a_member_that_ends_before_it_was_seen_to_enter_leaves_no_deadline_behin
     assert scene.phase is RunPhase.RUNNING
     scene.end("worker:0", Cause.COMPLETED)
     assert scene.phase is RunPhase.SUCCEEDED
-
-
-def test_a_task_that_spark_gave_up_ends_the_wait_for_its_member() -> None:
-    """R1"""
-    scene = Scene()
-    scene.reserve("worker:0")
-    failed = TaskState(failed=True, message="Job aborted")
-    effects = scene.scheduling(tasks={"worker:1": failed})
-    assert told_to_stop(effects) == ["worker:0"]
-    scene.end("worker:0", Cause.STOPPED)
-    assert scene.view.failure is not None
-    assert scene.view.failure.summary == "Spark gave up the task of worker:1: Job aborted"
-
-
-def test_the_word_of_a_live_agent_outweighs_sparks_until_it_ends() -> None:
-    scene = Scene()
-    scene.take_slots()
-    scene.scheduling(tasks={"worker:1": TaskState(failed=True, message="Job aborted")})
-    assert scene.phase is RunPhase.FORMING
-    scene.end("worker:1", Cause.PREEMPTED)
-    assert scene.phase is RunPhase.STOPPING
-
-
-@pytest.mark.parametrize("connected", [True, False])
-def test_a_task_that_returned_while_the_gang_forms_is_not_waited_for(connected: bool) -> None:
-    """R1: Spark does not retry a job that has returned."""
-    scene = Scene()
-    scene.take_slots("worker:0", *["worker:1"] * connected)
-    scene.task_returns("worker:1", Cause.AGENT_LOST, reason="agent died")
-    scene.end("worker:0", Cause.STOPPED)
-    assert scene.phase is RunPhase.FAILED
-    assert scene.view.failure is not None
-    assert str(scene.view.failure.member) == "worker:1"
-    assert "agent lost: agent died" in scene.view.failure.summary
-
-
-@pytest.mark.parametrize("connected", [True, False])
-def test_a_task_that_returned_with_success_before_the_start_fails_the_run(connected: bool) -> None:
-    """E1"""
-    scene = Scene(Roles(worker=1))
-    if connected:
-        scene.take_slots()
-    scene.task_returns("worker:0", Cause.COMPLETED, exit_code=0)
-    assert scene.phase is RunPhase.FAILED
-    assert scene.view.failure is not None
-    assert scene.view.failure.cause is Cause.EXIT_CODE
-    assert "its process ended before main_fun was entered" in scene.view.failure.summary
-
-
-def test_a_task_that_stopped_unasked_fails_a_gang_at_work() -> None:
-    """R1"""
-    scene = Scene(Roles(worker=1))
-    scene.form()
-    scene.task_returns("worker:0", Cause.STOPPED, reason="sentinel was told to terminate")
-    assert scene.phase is RunPhase.FAILED
-
-
-def test_the_return_of_a_task_completes_a_run_whose_agent_was_lost_with_its_report() -> None:
-    """E1"""
-    scene = Scene(Roles(worker=1))
-    scene.form()
-    scene.task_returns("worker:0", Cause.COMPLETED)
-    assert scene.phase is RunPhase.SUCCEEDED
-
-
-def test_the_return_of_another_attempts_task_does_not_touch_the_holder() -> None:
-    """R4"""
-    scene = Scene()
-    scene.take_slots()
-    before = scene.view
-    assert scene.task_returns("worker:0", Cause.STOPPED, attempt="worker:0/2") == ()
-    assert scene.view == before
 
 
 def test_addresses_that_cannot_work_fail_the_run_before_tensorflow_hangs_on_them() -> None:
