@@ -44,6 +44,12 @@ def die_with_parent(parent_pid: int) -> bool:
     return os.getppid() == parent_pid
 
 
+def signal_at_parents_end(number: int) -> None:
+    """This signal for us when the thread that forked us ends; not if it has ended already. Survives
+    exec, not fork. Raises OSError."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
 def arm_dead_man(read_fd: int, group: int) -> bool:
     """SIGKILL for the whole process group when the last writer of this pipe is gone, sent by the
     kernel, with nobody alive needed. False: the last writer is gone already.

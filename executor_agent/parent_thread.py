@@ -12,7 +12,6 @@ sentinel is for. Nothing depends on it: where the signal does not come, the pidf
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import threading
@@ -20,20 +19,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from executor_agent.linux import signal_at_parents_end
+
 if TYPE_CHECKING:
     import subprocess
 
 PARENT_ENDED: Final = signal.SIGUSR1
 """From the kernel to the sentinel, which needs a handler for it before it asks for it."""
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def ask_for_word_of_its_end() -> None:
     """PARENT_ENDED for us when the thread that forked us ends. Not if it has ended already: look
-    for the task after this. Survives exec, not fork."""
-    _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(PARENT_ENDED), 0, 0, 0)
+    for the task after this."""
+    with suppress(OSError):
+        signal_at_parents_end(PARENT_ENDED)
 
 
 def started_by_a_thread(
