@@ -64,15 +64,23 @@ class EmbeddedConfig:
         return config
 
 
-def _watch_driver(pid: int, ending: Ending) -> int:
-    """Watches the driver; returns the pidfd. The driver is our parent, so its pid cannot have
-    been reused as long as it still is. Raises ProcessLookupError when it is not."""
+def _watch_driver(pid: int, ending: Ending) -> int | None:
+    """Watches the driver; returns the pidfd, None where they are refused: then the lifeline has to
+    do. The driver is our parent, so its pid cannot have been reused as long as it still is. Raises
+    ProcessLookupError when it is not."""
     loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd: int | None = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except (OSError, AttributeError):
+        pidfd = None
     if os.getppid() != pid:
-        os.close(pidfd)
+        if pidfd is not None:
+            os.close(pidfd)
         raise ProcessLookupError
-    loop.add_reader(pidfd, ending.ask, "the driver process is gone")
+    if pidfd is not None:
+        loop.add_reader(pidfd, ending.ask, "the driver process is gone")
     loop.add_reader(0, _lifeline, ending)
     return pidfd
 
@@ -101,8 +109,9 @@ async def _run(config: EmbeddedConfig) -> int:
         return 1
     _answer({"port": port})
     reason = await ending.wait()
-    loop.remove_reader(pidfd)
-    os.close(pidfd)
+    if pidfd is not None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
     await stop_runs(server.engine, reason)
     await server.stop()
     return 0

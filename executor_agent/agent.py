@@ -47,6 +47,7 @@ from executor_agent.processes import ProcessIdentity, signal_if_same
 from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 from executor_agent.supervision_log import SupervisionLog
+from executor_agent.sweep import take_away
 
 _DELIVERY_TIMEOUT = 2.5
 """Seconds for the last report: less than the sentinel's patience (``report_timeout``)."""
@@ -55,6 +56,7 @@ _OBEDIENCE_TIMEOUT = 14.0
 """Seconds beyond the grace for a sentinel to report the end: more than its own timeouts together
 (``term_timeout`` and ``kill_timeout``), less than the coordinator's patience with a stop (20 s)."""
 
+_SENTINEL_INTERVAL = 5.0  # seconds between two looks at whether it is frozen
 _LOG_TIMEOUT = 0.5
 _SWEEP_TIMEOUT = 10.0
 
@@ -99,6 +101,7 @@ class Agent:
         self._complained = False
         self._overdue: asyncio.TimerHandle | None = None
         self._sentinel_hung = False  # we had to kill it
+        self.is_last = False  # the sentinel is gone, and we have seen to all the others
         self._leftovers: list[str] = []
 
     async def run(self) -> None:
@@ -106,7 +109,11 @@ class Agent:
         channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
         reader, self._to_member = await asyncio.open_connection(sock=channel)
         attending = asyncio.create_task(self._or_stop(self._attend()))
-        background = [attending, asyncio.create_task(self._listen_to_member(reader))]
+        background = [
+            attending,
+            asyncio.create_task(self._listen_to_member(reader)),
+            asyncio.create_task(self._watch_the_sentinel()),
+        ]
         self._copier.start()
         try:
             facts = await self._listen_to_sentinel()
@@ -273,10 +280,14 @@ class Agent:
             marker=self._config.marker,
             directory=self._directory,
             claim=Path(self._config.claim),
-            exit_code=-signal.SIGKILL,
+            exit_code=None,  # the task is told, not we
             hung=self._sentinel_hung,
         )
-        return sweep_after_sudden_death(death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT)
+        tombstone = sweep_after_sudden_death(
+            death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT, by_agent=True
+        )
+        self.is_last = not tombstone.survivors
+        return tombstone
 
     def _ask_to_stop(self, grace: float, reason: str) -> None:
         self._tell(Line(f"asks for a stop within {grace:g} s: {reason}", routine=True))
@@ -288,6 +299,13 @@ class Agent:
                 return
             self._overdue.cancel()
         self._overdue = loop.call_at(overdue_at, self._end_hung_sentinel)
+
+    async def _watch_the_sentinel(self) -> None:
+        """A frozen one sees nobody die, and keeps alive what should have died with its task."""
+        while True:
+            await asyncio.sleep(_SENTINEL_INTERVAL)
+            if leftovers.is_hung(Path(self._config.claim)):
+                return self._end_hung_sentinel()
 
     def _end_hung_sentinel(self) -> None:
         """It has neither obeyed nor said what survives: a frozen one, say. Its end is seen as the
@@ -351,12 +369,16 @@ def main() -> int:
     with open(supervision.AGENT_CONFIG_FD, "rb", closefd=False) as file:
         file.seek(0)
         config = AgentConfig.from_json(file.read())
-    asyncio.run(_run(config))
+    if asyncio.run(_run(config)):
+        take_away(Path(config.claim))  # nothing of ours can hang any more
     return 0
 
 
-async def _run(config: AgentConfig) -> None:
-    await Agent(config).run()  # made inside the loop, which gRPC's channel binds to
+async def _run(config: AgentConfig) -> bool:
+    """Whether the claim is ours to take away."""
+    agent = Agent(config)  # made inside the loop, which gRPC's channel binds to
+    await agent.run()
+    return agent.is_last
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def paths(directory: Path) -> list[Path]:
 
 def here() -> Place:
     """Where this process is."""
-    return Place(boot_id(), _host(), _namespace())
+    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return Place(boot_id(), _host(), _namespace(), booted_at)
 
 
 def _host() -> str:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from executor_agent.processes import ProcessIdentity, identity_of
+from executor_agent.processes import ProcessIdentity, identity_of, name_of
 
 _CREDENTIALS = struct.calcsize("3i")
 
@@ -33,9 +33,14 @@ class JvmConnection:
     @classmethod
     def of_this_worker(cls) -> JvmConnection | None:
         """None when there is none. pyspark.daemon hands it over at the fork, so its descriptor is
-        lower than that of any socket that a user's function has opened since."""
-        fd = _lowest_connection()
-        return None if fd is None else cls(fd)
+        lower than that of any socket that a user's function has opened since; but the daemon's own
+        may be lower still (a tracer's, a remote log's), which do not lead to a JVM."""
+        found = [cls(fd) for fd in _connections()]
+        if len(found) > 1:
+            peers = ((each, each.peer()) for each in found)
+            jvms = (each for each, who in peers if who and name_of(who.pid) == "java")
+            return next(jvms, found[0])
+        return found[0] if found else None
 
     @property
     def is_closed(self) -> bool:
@@ -77,12 +82,13 @@ def _holder_of(target: str) -> int | None:
     return None
 
 
-def _lowest_connection() -> int | None:
-    with suppress(OSError):
-        for fd in sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
-            if _is_connected(fd):
-                return fd
-    return None
+def _connections() -> list[int]:
+    """Lowest first."""
+    try:
+        descriptors = sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    except OSError:
+        return []
+    return [fd for fd in descriptors if _is_connected(fd)]
 
 
 def _is_connected(fd: int) -> bool:

@@ -230,7 +230,14 @@ class SentinelProcess:
             self.wait(launch.kill_timeout)
         self._let_go()  # at once: if the sentinel is dead, the kernel now kills the member's group
         tombstone = self._read_tombstone()
-        if tombstone is not None:
+        # With the claim still there it is the agent's, which has seen to everybody but itself.
+        agent_is_left = (
+            tombstone is not None
+            and tombstone.proof == "sweep"
+            and not (tombstone.survivors)
+            and launch.claim.exists()
+        )
+        if tombstone is not None and not agent_is_left:
             self._log.note(f"sentinel ended: {tombstone.reason} (proof: {tombstone.proof})")
             return tombstone
         return self._sweep(sentinel)

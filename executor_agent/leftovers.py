@@ -196,6 +196,12 @@ def reap_all(directory: Path, *, by: str, say: Callable[[str], None]) -> None:
             say(f"{in_words(reaped)}{': see `tflease reap`' if reaped.swept.left else ''}")
 
 
+def is_hung(path: Path) -> bool:
+    """Whether the sentinel of this claim is stopped and what it watched is gone."""
+    claim = claims.read(path)
+    return claim is not None and _standing(claim, claims.here()) is Standing.HUNG
+
+
 def in_words(reaped: Reaped) -> str:
     """One line: what was found, why, what was done, what is left."""
     leftover, swept = reaped.leftover, reaped.swept
@@ -212,7 +218,8 @@ def in_words(reaped: Reaped) -> str:
 
 def command_of(pid: int) -> str:
     """What it runs, for people; the kernel's short name where the command line is empty."""
-    return " ".join(command_line(pid)) or f"[{name_of(pid)}]"
+    text = " ".join(command_line(pid)) or f"[{name_of(pid)}]"
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def started_at(identity: ProcessIdentity) -> float:
@@ -222,7 +229,7 @@ def started_at(identity: ProcessIdentity) -> float:
 
 def kernel_state(pid: int) -> str:
     """ "D (disk sleep)", say, which SIGKILL waits for; "?" when it is gone."""
-    with suppress(OSError), open(f"/proc/{pid}/status") as file:
+    with suppress(OSError), open(f"/proc/{pid}/status", errors="replace") as file:
         for line in file:
             if line.startswith("State:"):
                 return line.partition(":")[2].strip()

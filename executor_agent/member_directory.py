@@ -7,6 +7,7 @@ because a tombstone is believed and a log may hold secrets.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -16,12 +17,14 @@ from pathlib import Path
 
 from executor_agent import claims
 from executor_agent.bootstrap import OUTCOME_FILE, RESULT_FILE
+from executor_agent.core.claim import Place
 from executor_agent.core.outcome import Outcome
 from executor_agent.core.supervision import LOCAL_DIRECTORY
 
 HOME_VARIABLE = "TFLEASE_HOME"
 
 _CLAIMS = "claims"
+_MEMBER = re.compile(r"(chief|worker|ps|evaluator)-\d+\..+")
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long the files of a run are kept after its last change, for whoever comes to look."""
@@ -78,22 +81,31 @@ def claim_of(directory: Path) -> Path:
 
 
 def _prune(base: Path, before: float) -> None:
-    # A training of weeks writes to its files, which leaves the directory's own date alone. What is
-    # claimed lives, or is still to be swept.
+    """Runs that nobody has touched since. What else somebody keeps there is not ours."""
     here = claims.here()
-    in_use = {
-        claim.directory
-        for _, claim in claims.read_all(base / _CLAIMS)
-        if claim.boot_id == here.boot_id or claim.host != here.host  # a home may be shared
-    }
     for run in base.iterdir():
-        if run.name == _CLAIMS:
-            continue
         with suppress(OSError):  # another task prunes as well, or it is no directory
             members = list(run.iterdir())
-            newest = max(each.stat().st_mtime for each in (run, *members))
-            if newest < before and not any(str(each) in in_use for each in members):
-                shutil.rmtree(run, ignore_errors=True)
+            ours = bool(members) and all(_MEMBER.fullmatch(each.name) for each in members)
+            if ours and max(map(_last_change, members)) < before:
+                kept = [claim_of(each) for each in members]
+                if not any(_is_claimed(claim, here) for claim in kept):
+                    for claim in kept:
+                        claim.unlink(missing_ok=True)
+                    shutil.rmtree(run, ignore_errors=True)
+
+
+def _last_change(member: Path) -> float:
+    """Of its files too: a training of weeks writes to its log, which leaves the directory's own
+    date alone."""
+    return max(each.stat().st_mtime for each in (member, *member.iterdir()))
+
+
+def _is_claimed(path: Path, here: Place) -> bool:
+    """Whether it lives or is still to be swept, as far as this host can tell; of another one that
+    shares the home, a week without a word has to do."""
+    claim = claims.read(path)
+    return claim is not None and (claim.boot_id, claim.host) == (here.boot_id, here.host)
 
 
 def read_outcome(directory: Path) -> Outcome | None:

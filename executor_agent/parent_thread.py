@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -95,5 +96,10 @@ def _begin(work: Callable[[], None]) -> bool:
 
 def _outlive(pid: int) -> None:
     """Wait in the kernel, without the interpreter's lock, and leave the burial to others."""
-    with suppress(ChildProcessError):  # buried already
+    try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        pass  # buried already
+    except OSError:  # refused here; to end now would be to end the member
+        while True:
+            time.sleep(3600)

@@ -7,6 +7,7 @@ decide whom to kill or when.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class _Stat:
     state: str
     parent: int
     create_time: float
+    threads: int
+
+    @property
+    def is_over(self) -> bool:
+        """A zombie; not one that merely has ended its main thread (pthread_exit)."""
+        return self.state in "ZX" and self.threads <= 1
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
@@ -58,7 +65,7 @@ def is_running(identity: ProcessIdentity) -> bool:
 def state_of(identity: ProcessIdentity) -> State:
     """Whether exactly this process lives and can act. A zombie is gone."""
     stat = _stat(identity.pid)
-    if stat is None or stat.create_time != identity.create_time or stat.state in "ZX":
+    if stat is None or stat.create_time != identity.create_time or stat.is_over:
         return "gone"
     return "stopped" if stat.state in "Tt" else "runs"
 
@@ -67,6 +74,18 @@ def parent_of(pid: int) -> int | None:
     """None when it is gone; 0 where the parent is outside of what we can see."""
     stat = _stat(pid)
     return None if stat is None else stat.parent
+
+
+def living_threads(pid: int) -> list[int]:
+    """Of a process whose main thread has ended; of any other none is named."""
+    stat = _stat(pid)
+    if stat is None or stat.state not in "ZX" or stat.is_over:
+        return []
+    try:
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+    return [thread for thread in threads if thread != pid]
 
 
 def name_of(pid: int) -> str:
@@ -108,6 +127,10 @@ def signal_if_same(identity: ProcessIdentity, number: int) -> bool:
             return True
         try:
             signal.pidfd_send_signal(fd, number)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # a seccomp profile
+                raise
+            os.kill(identity.pid, number)
         finally:
             os.close(fd)
     except (ProcessLookupError, PermissionError):
@@ -174,4 +197,5 @@ def _stat(pid: int) -> _Stat | None:
         state=rest[0].decode(),
         parent=int(rest[1]),
         create_time=int(rest[19]) / _TICKS_PER_SECOND,
+        threads=int(rest[17]),
     )

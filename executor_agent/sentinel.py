@@ -102,6 +102,8 @@ class Sentinel:
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, parent_thread.PARENT_ENDED):
             signal.signal(number, lambda *_: None)  # the wakeup descriptor has the number
+        if self._config.voice_fd is not None:  # nobody's child: whoever sends it is a stranger
+            signal.signal(parent_thread.PARENT_ENDED, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a JVM's threads may have blocked some
         self._selector.register(read_fd, selectors.EVENT_READ, partial(self._on_signal, read_fd))
 

@@ -45,7 +45,7 @@ class AttachedSentinel:
             return True
         try:
             pidfd = os.pidfd_open(process.pid)
-        except OSError:  # refused here: subprocess polls instead
+        except (OSError, AttributeError):  # refused here: subprocess polls instead
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout)
         else:

@@ -186,8 +186,10 @@ def _become(program: Program, arm: Callable[[], bool] | None) -> NoReturn:
             os.chdir(program.cwd)
             os.execvpe(program.argv[0], program.argv, program.env)
     except BaseException as error:
-        os.write(2, f"cannot start {program.argv[0]}: {error!r}\n".encode())
-    os._exit(127)
+        with suppress(OSError):  # a full disk must not let us out of here: we are a copy
+            os.write(2, f"cannot start {program.argv[0]}: {error!r}\n".encode())
+    finally:
+        os._exit(127)
 
 
 def _place_descriptors(descriptors: Mapping[int, int]) -> None:

@@ -32,12 +32,13 @@ class SuddenDeath:
 
 
 def sweep_after_sudden_death(
-    death: SuddenDeath, *, agent_timeout: float, kill_timeout: float
+    death: SuddenDeath, *, agent_timeout: float, kill_timeout: float, by_agent: bool = False
 ) -> Tombstone:
     """Kill what the sentinel would have killed, and write the tombstone in its stead.
 
     On return no process of the member's is left, or the tombstone names it. Takes two searches when
-    there is nothing left to do, at most both timeouts.
+    there is nothing left to do, at most both timeouts. ``by_agent``: it is left itself as long as
+    it can ask, so the claim stays; it has to take it away last of all.
     """
     claim = claims.read(death.claim)
     if claim is None:  # it died before it had started anybody, or the claim was tidied away
@@ -52,7 +53,7 @@ def sweep_after_sudden_death(
     )
     who = (death.member, death.run_id, death.incarnation)
     tombstone = unseen_end(who, claim, _describe(death), swept)
-    conclude(death.directory, death.claim, tombstone)
+    conclude(death.directory, None if by_agent else death.claim, tombstone)
     return tombstone
 
 

@@ -49,15 +49,16 @@ def sweep(
     spare_until = began_at + agent_timeout
     give_up_at = spare_until + kill_timeout
     swept = Swept()
-    clean = 0
+    clean, is_late = 0, False
     while True:
         found = search([trace])
         now = time.monotonic()
         clean = 0 if found else clean + 1
-        if clean == 2 or now >= give_up_at:
+        if clean == 2 or (is_late and found):
             swept.left = [each.identity for each in found]
             swept.seconds = now - began_at
             return swept
+        is_late = now >= give_up_at  # then once more: a search may have taken all of the time
         for each in found:
             is_spared = each.identity == agent and now < spare_until
             if not is_spared and signal_if_same(each.identity, signal.SIGKILL):
@@ -97,17 +98,21 @@ def agent_of(claim: Claim) -> ProcessIdentity | None:
     return ProcessIdentity(*claim.processes[AGENT]) if AGENT in claim.processes else None
 
 
-def conclude(directory: Path, claim: Path, tombstone: Tombstone) -> None:
+def conclude(directory: Path, claim: Path | None, tombstone: Tombstone) -> None:
     """Leave the tombstone, and take the claim away unless somebody survived. A full disk must not
     cost the caller its report."""
     with suppress(OSError):
         write_atomically(directory / TOMBSTONE, tombstone.to_json())
-    if not tombstone.survivors:
-        with suppress(OSError):
-            # Also what a killed sentinel had half written.
-            for each in (claim, *claim.parent.glob(f".{glob.escape(claim.name)}.*")):
-                each.unlink(missing_ok=True)
+    if claim is not None and not tombstone.survivors:
+        take_away(claim)
     shutil.rmtree(directory / LOCAL_DIRECTORY, ignore_errors=True)
+
+
+def take_away(claim: Path) -> None:
+    """And what a killed sentinel had half written."""
+    with suppress(OSError):
+        for each in (claim, *claim.parent.glob(f".{glob.escape(claim.name)}.*")):
+            each.unlink(missing_ok=True)
 
 
 def unseen_end(

@@ -14,9 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from executor_agent.core.supervision import MARKER_VARIABLE
-from executor_agent.processes import ProcessIdentity, identity_of, is_running
+from executor_agent.processes import ProcessIdentity, identity_of, is_running, living_threads
 
-_READABLE, _WRITABLE = 0o400, 0o200  # how /proc shows a descriptor's mode, on its link
 _PREFIX = f"{MARKER_VARIABLE}=".encode()
 
 
@@ -70,7 +69,7 @@ def marked() -> list[Found]:
 
 def marker_of(pid: int) -> str | None:
     """The marker with which this process was started; None also when it cannot be read."""
-    with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+    with suppress(OSError), open(f"{_view(pid)}/environ", "rb") as file:
         for entry in file.read().split(b"\0"):
             if entry.startswith(_PREFIX):
                 return os.fsdecode(entry[len(_PREFIX) :])
@@ -99,9 +98,11 @@ class _Wanted:
             return (marker, "marker") if marker in self._markers else None
         if identity.create_time < self._since or not (self._logs or self._pipes):
             return None
-        for target, mode in _descriptors(identity.pid):
-            writes, reads = bool(mode & _WRITABLE), bool(mode & _READABLE)
+        for target, descriptor in _descriptors(identity.pid):
             log, pipe = self._logs.get(target), self._pipes.get(target)
+            if log is None and pipe is None:
+                continue
+            reads, writes = _access(descriptor)
             if log is not None and writes and identity.create_time >= log.since:
                 return log.marker, "writes to its log"
             if pipe is not None and reads and not writes and identity.create_time >= pipe.since:
@@ -109,13 +110,33 @@ class _Wanted:
         return None
 
 
-def _descriptors(pid: int) -> Iterator[tuple[str, int]]:
-    folder = f"/proc/{pid}/fd"
+def _descriptors(pid: int) -> Iterator[tuple[str, str]]:
+    """What is open, and where the kernel tells more about the descriptor."""
+    view = _view(pid)
     with suppress(OSError):  # gone meanwhile, or not ours to look at
-        for name in os.listdir(folder):
+        for name in os.listdir(f"{view}/fd"):
             with suppress(OSError):
-                link = f"{folder}/{name}"
-                yield os.readlink(link), os.lstat(link).st_mode
+                yield os.readlink(f"{view}/fd/{name}"), f"{view}/fdinfo/{name}"
+
+
+def _access(descriptor: str) -> tuple[bool, bool]:
+    """Whether it is open for reading, and for writing. The mode of the link in /proc says so on
+    Linux, but not on gVisor."""
+    with suppress(OSError, ValueError), open(descriptor) as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "flags":
+                mode = int(value, 8) & os.O_ACCMODE
+                return mode != os.O_WRONLY, mode != os.O_RDONLY
+    return False, False
+
+
+def _view(pid: int) -> str:
+    """Where /proc shows what the process has: when its main thread has ended (pthread_exit), the
+    others still have it."""
+    for thread in living_threads(pid):
+        return f"/proc/{pid}/task/{thread}"
+    return f"/proc/{pid}"
 
 
 def _our_pids() -> Iterator[int]:

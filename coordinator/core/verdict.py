@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from coordinator.core.model import Cause, ExecutorInfo, ExitReport, Failure, MemberId, MemberView, Role
+from coordinator.core.model import (
+    Cause,
+    ExecutorInfo,
+    ExitReport,
+    Failure,
+    MemberId,
+    MemberView,
+    Role,
+)
 
 
 @dataclass(frozen=True, slots=True)

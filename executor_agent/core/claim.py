@@ -8,6 +8,7 @@ member that has to be swept. Must not know processes or files.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -31,6 +32,7 @@ class Place:
     boot_id: str
     host: str  # stays the same over a boot
     namespace: int  # of process numbers; a container mostly has its own
+    booted_at: float = math.inf  # Unix time
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ class Claim:
             value = getattr(claim, name)
             require(isinstance(value, str) and bool(value), f"{name} of the claim is no text")
         for name in ("claimed_at", "pipe", "namespace"):
-            require(isinstance(getattr(claim, name), int | float), f"{name} is no number")
+            value = getattr(claim, name)
+            require(isinstance(value, int | float), f"{name} is no number")
+            require(0 <= value < 1e15, f"{name} is out of range")  # nor is it not a number
         require(claim.directory.startswith("/"), "directory of the claim is not absolute")
         return claim
 
@@ -91,7 +95,10 @@ def standing(claim: Claim, here: Place, state_of: Callable[[Who], State]) -> Sta
     if claim.boot_id != here.boot_id:
         # The directory may lie on a disk that several hosts share.
         same_host = bool(claim.host) and claim.host == here.host
-        return Standing.EARLIER_BOOT if same_host else Standing.ELSEWHERE
+        is_earlier = same_host and claim.claimed_at < here.booted_at
+        return Standing.EARLIER_BOOT if is_earlier else Standing.ELSEWHERE
+    if claim.host and here.host and claim.host != here.host:
+        return Standing.ELSEWHERE  # two machines that were restored from one snapshot
     if claim.namespace and here.namespace and claim.namespace != here.namespace:
         return Standing.ELSEWHERE
     sentinel = claim.processes.get(SENTINEL)

@@ -91,7 +91,7 @@ def test_a_file_in_its_place_is_an_error_and_not_removed(base: Path) -> None:
 
 def old_run(base: Path, name: str = "old") -> Path:
     directory = create(name, "worker:0", "1")
-    for path in (directory, directory.parent):
+    for path in (*directory.iterdir(), directory, directory.parent):
         age(path, member_directory.KEPT_SECONDS + 60)
     return directory
 
@@ -138,12 +138,30 @@ def test_a_claim_of_an_earlier_boot_keeps_nothing(base: Path) -> None:
     assert not directory.exists()
 
 
-def test_a_claim_of_another_host_keeps_its_files(base: Path) -> None:
-    """A home may be shared, and whoever lives there is nobody's to judge from here."""
+def test_what_was_claimed_on_another_host_is_kept_for_as_long_as_it_writes(base: Path) -> None:
+    """A home may be shared. Of a pod that is gone nobody else takes the claim away."""
     directory = old_run(base)
-    claim_of(directory, "another boot", "another host")
+    log = directory / "member.log"
+    log.touch()
+    claim = claim_of(directory, "another boot", "another host")
     create("new", "worker:0", "1")
     assert directory.exists()
+    age(log, member_directory.KEPT_SECONDS + 60)
+    age(directory, member_directory.KEPT_SECONDS + 60)
+    create("newer", "worker:0", "1")
+    assert not directory.exists()
+    assert not claim.exists()
+
+
+def test_what_else_somebody_keeps_there_is_left_alone(base: Path) -> None:
+    """The home may have been set to a folder that holds more than ours."""
+    chapter = home() / "thesis" / "chapters" / "1.tex"
+    chapter.parent.mkdir(parents=True)
+    chapter.touch()
+    for path in (chapter, chapter.parent, chapter.parent.parent):
+        age(path, member_directory.KEPT_SECONDS + 60)
+    create("new", "worker:0", "1")
+    assert chapter.exists()
 
 
 def test_claims_are_for_this_user_alone(base: Path) -> None:

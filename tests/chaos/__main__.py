@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     results = matrix.run(rows, options.repeats, lambda r: print(report.line(r), flush=True))
     seconds = time.monotonic() - began_at
     print(report.summary(results, seconds))
-    if not options.no_write:
+    whole = not options.row and options.repeats is None
+    if not options.no_write and (whole or options.out != DOCUMENT):
         options.out.write_text(report.document(results, seconds, of_all=len(ROWS)))
         print(f"written to {options.out}")
     return 0 if all(result.is_sound for result in results) else 1
@@ -53,7 +54,9 @@ def _chosen(patterns: list[str]) -> list[Row]:
 
 
 def _silence_spark() -> None:
-    """Its JVMs write to the standard error that they inherit, and they complain a lot here."""
+    """Its JVMs write to the standard error that they inherit, and they complain a lot here. Ours
+    goes on: a duplicate is not inherited."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
@@ -71,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeats", type=int, help="of every row, instead of its own number")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
-    parser.add_argument("--out", type=Path, default=DOCUMENT, help="the document to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DOCUMENT,
+        help="the document to write; the default one is written only by a run of all rows",
+    )
     parser.add_argument("--no-write", action="store_true", help="write no document")
     parser.add_argument("--verbose", action="store_true", help="show what Spark writes")
     return parser  # fmt: skip

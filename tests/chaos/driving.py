@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def end(spark: Any, run_id: str) -> str:
         except TimeoutError:
             pass
         except Exception as error:
-            told.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            told.append(first_line(error))
     return "; ".join(dict.fromkeys(told))
 
 
@@ -97,6 +96,7 @@ def work_folder(spark: Any) -> str:
     return str(Path(pyspark.__file__).parent / "work" / spark.sparkContext.applicationId)
 
 
-def leave(spark: Any) -> int:
-    """The driver's number, for who kills it."""
-    return os.getpid()
+def first_line(error: BaseException) -> str:
+    """What it is, in one line; a timeout has no text."""
+    text = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text[:200]}"

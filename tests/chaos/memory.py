@@ -42,6 +42,13 @@ def confine(*names: str, trees: bool = False) -> Callable[[Scene], None]:
     return prepare
 
 
+def nobody_was_killed(scene: Scene, gone: float | None) -> str:
+    """Why it was not the kernel; "" when it was."""
+    control = (_ROOT / f"{_PREFIX}{scene.tag}" / "memory.oom_control").read_text()
+    killed = dict(line.split() for line in control.splitlines()).get("oom_kill", "0")
+    return "" if int(killed) > 0 else "the kernel has killed nobody in the memory cgroup"
+
+
 def remove_groups() -> None:
     """Those whose processes are gone."""
     for group in _ROOT.glob(f"{_PREFIX}*"):

@@ -85,7 +85,9 @@ def _read(pid: int) -> Entry:
     fields = _stat(pid)
     marker = ""
     if fields[0] not in ("Z", "X"):
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        variables: list[bytes] = []
+        with suppress(PermissionError):
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         wanted = f"{MARKER}=".encode()
         marker = next((v[len(wanted) :].decode() for v in variables if v.startswith(wanted)), "")
     command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")

@@ -70,8 +70,6 @@ def stuck(args: Any, ctx: Any) -> None:
 
     _ignore_signals()
     folder = _start_helpers(args, ctx)
-    draft = folder / ".stuck"
-    draft.touch()
     pause = ctypes.PyDLL(None).pause
     _announce(folder, ctx)
     threading.Thread(target=pause).start()

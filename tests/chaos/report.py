@@ -49,7 +49,7 @@ _MEANING = """\
   *gap*: the known one. *nobody*: a failure.
 - **Who noticed** is what the tombstone says, or else what the driver was told. It is information;
   nothing is judged by it.
-- In every row three innocent processes of the same user, two of which look like a sentinel and like
+- In every row three innocent processes of the same user, which look like a sentinel and like
   a member, must live on; in the rows "beside another run" its member as well.
 """
 

@@ -15,7 +15,7 @@ Expectation = Literal["gone", "sweep", "gap"]
 """gone: all by itself. sweep: some need the sweep of the next agent, or of ``tflease reap``.
 gap: the known gap, where the hidden helper is found by nobody."""
 
-SLOW = 2
+SLOW = 1
 """Repetitions of a row that costs a Spark application each."""
 
 
@@ -24,7 +24,9 @@ class Row:
     """``what``: who dies, and how. ``also``: actors that must be gone besides the member's tree.
     ``limit``: seconds until a survivor is one. ``spoils``: what the act leaves unusable.
     ``beside``: another run's member on the host, which must live. ``prepare``: before the clock
-    runs. ``obstacle``: why the row cannot be performed on this machine, or "".
+    runs. ``happened``: afterwards, from the scene and the milliseconds to gone: why what the row
+    says has not happened after all, or "". ``obstacle``: why the row cannot be performed on this
+    machine, or "".
     ``sweep``: who sweeps, in a row that needs it."""
 
     name: str
@@ -46,6 +48,7 @@ class Row:
     sweep: Literal["", "agent", "reap"] = ""
     prepare: Callable[[Scene], None] | None = None
     obstacle: Callable[[], str] | None = None
+    happened: Callable[[Scene, float | None], str] | None = None
 
     @property
     def is_tensorflow(self) -> bool:

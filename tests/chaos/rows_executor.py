@@ -23,7 +23,8 @@ MEMBERS = (
     Row("member-exits", "main_fun calls os._exit, helpers stay", gate("exit"), program="gated",
         repeats=5),
     Row("member-out-of-memory", "member: killed in its memory cgroup", gate("eat"),
-        program="gated", prepare=memory.confine("member"), obstacle=memory.obstacle, repeats=3),
+        program="gated", prepare=memory.confine("member"), obstacle=memory.obstacle,
+        happened=memory.nobody_was_killed, repeats=3),
 )  # fmt: skip
 
 TASKS = (
@@ -46,7 +47,7 @@ TASKS = (
 EXECUTORS = (
     Row("daemon-killed", "pyspark.daemon: SIGKILL", kill("daemon"), repeats=5),
     Row("daemon-terminated", "pyspark.daemon: SIGTERM", terminate("daemon"), repeats=5),
-    Row("daemon-killed-then-cancel", "pyspark.daemon: SIGKILL, then the job is cancelled",
+    Row("daemon-killed-then-cancel", "pyspark.daemon: SIGKILL; the job is cancelled",
         in_turn(kill("daemon"), in_driver(cancel_tag)), repeats=3),
     Row("daemon-hangs-worker-killed", "pyspark.daemon: SIGSTOP; Python worker: SIGKILL",
         stop_then(("daemon",), kill("worker")), repeats=SLOW, spoils="application"),
@@ -62,7 +63,8 @@ EXECUTORS = (
         "SIGKILL", kill("worker", "daemon", "executor"), repeats=3),
     Row("executor-out-of-memory", "executor's whole tree in one memory cgroup: somebody is killed",
         gate("eat"), program="gated", prepare=memory.confine("executor", trees=True),
-        obstacle=memory.obstacle, repeats=SLOW, spoils="application"),
+        obstacle=memory.obstacle, happened=memory.nobody_was_killed, repeats=SLOW,
+        spoils="application"),
 )  # fmt: skip
 
 EXECUTOR_ANCHOR = (

@@ -65,7 +65,8 @@ STANDALONE_ROWS = (
         also=("coordinator",), topology=STANDALONE, repeats=1, spoils="application"),
     Row("standalone-decommissioned", "executor: decommissioned (SIGPWR), killed by Spark 2 s later",
         kill("executor", number=signal.SIGPWR), conf=_DECOMMISSION, topology=STANDALONE,
-        limit=60.0, repeats=1),
+        limit=60.0, repeats=1,
+        happened=lambda _, gone: "" if gone is None or gone >= 1500 else "the JVM just died"),
     Row("standalone-speculative-cancelled", "the job's tag is cancelled; there is a speculative "
         "duplicate", in_driver(cancel_tag), conf=_SPECULATION, prepare=find_duplicate,
         topology=STANDALONE, repeats=SLOW),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.spark.helpers import eventually
 
 _HELPER = str(Path(__file__).with_name("helper.py"))
 _READY_TIMEOUT = 90.0
+_PAUSE = 34
 
 
 class NotPerformed(RuntimeError):
@@ -104,7 +106,18 @@ def begin(stage: Stage, plan: Plan, tag: str, folder: Path) -> Scene:
     if plan.anchor == "executor":
         eventually(lambda: stage.call(driving.is_idle), "the tasks to hand over")
     _find(scene, told, before)
+    if plan.program == "stuck":
+        eventually(lambda: _is_stuck(scene.actors["member"]), "the interpreter's lock to be held")
     return scene
+
+
+def _is_stuck(member: Process) -> bool:
+    """Whether a thread sits in pause(2), which it has called with the interpreter's lock held."""
+    if platform.machine() != "x86_64":
+        return True  # other machines have other numbers, or do it by another call
+    threads = Path(f"/proc/{member.pid}/task").glob("[0-9]*/syscall")
+    others = [each for each in threads if each.parent.name != str(member.pid)]
+    return any(each.read_text().startswith(f"{_PAUSE} ") for each in others)
 
 
 def _find(scene: Scene, told: list[Path], before: set[int]) -> None:

@@ -118,8 +118,10 @@ class Stages:
         stack, self._application = self._application, ExitStack()
         if stage is not None and not stage.is_usable:
             _kill_orphans(stage)
-        with suppress(BaseException):  # a row has killed or broken it: that is what rows are for
+        with suppress(Exception):  # a row has killed or broken it: that is what rows are for
             stack.close()
+        if stage is not None:
+            _kill_orphans(stage)
 
     def drop_cluster(self) -> None:
         """Ends the application and the standalone cluster below it."""
@@ -129,7 +131,7 @@ class Stages:
     def _end_cluster(self) -> None:
         stack, self._standalone = self._standalone, ExitStack()
         self._cluster = None
-        with suppress(BaseException):
+        with suppress(Exception):
             stack.close()
 
     def close(self) -> None:

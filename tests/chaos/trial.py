@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.chaos import driving, proc, sweeping
+from tests.chaos.driving import first_line
 from tests.chaos.proc import Entry, Process
 from tests.chaos.row import Row
 from tests.chaos.scene import NotPerformed, Plan, Scene, begin
@@ -56,16 +58,20 @@ def perform(stages: Stages, row: Row, tag: str, folder: Path, innocents: list[Pr
             other = begin(stage, quiet, f"{tag}-beside", Path(f"{folder}-beside"))
         scene = begin(stage, row.plan, tag, folder)
         others = [*innocents, *(other.tree if other is not None else ())]
-        outcome = _observe(stages, row, scene, others)
+        outcome = _observe(stages, row, scene)
         if not row.spoils:
             _end(stage, scene, outcome)
         _look_again(scene, outcome)
+        outcome.harmed = [str(each.pid) for each in others if not proc.is_alive(each)]
+        if row.happened is not None and (doubt := row.happened(scene, outcome.gone)):
+            raise NotPerformed(doubt)
         outcome.noticed, proof = _tombstone(scene)  # a task that sweeps writes it last of all
         outcome.closed_by = _closed_by(outcome, proof)
         return outcome
     finally:
         for each in filter(None, (scene, other)):
-            kill_debris(each)
+            kill_debris(each.leftovers)
+        kill_debris(lambda: [e for e in proc.scan().values() if e.lives and tag in e.command])
         kill_orphaned_workers()
         if other is not None and stage.is_usable:
             stage.call(driving.end, other.run_id)
@@ -75,7 +81,7 @@ def perform(stages: Stages, row: Row, tag: str, folder: Path, innocents: list[Pr
             stages.drop()
 
 
-def _observe(stages: Stages, row: Row, scene: Scene, others: list[Process]) -> Outcome:
+def _observe(stages: Stages, row: Row, scene: Scene) -> Outcome:
     if row.prepare is not None:
         row.prepare(scene)
     for name in row.also:
@@ -93,16 +99,19 @@ def _observe(stages: Stages, row: Row, scene: Scene, others: list[Process]) -> O
             scene.tree[entry.process] = "latecomer"
             watch.add(entry.process)
         left = watch.wait(1.0 if outcome.late else 0.0)
+        if row.expects == "sweep" and not left:
+            raise NotPerformed("nobody was left for the sweep")
         if row.expects != "gone" and left:
             outcome.before_sweep = [scene.tree[each] for each in left]
             outcome.sweep = sweeping.sweep(stages, row, scene, watch, left)
             left = watch.wait(0.0)
         outcome.survivors = [_name_survivor(scene, each) for each in left]
+        if row.expects == "gap" and not any("hidden" in name for name in outcome.before_sweep):
+            raise NotPerformed("the hidden helper did not survive: is the gap closed?")
         if not left:
             outcome.gone = 1000 * (max(watch.gone.values()) - scene.acted_at)
     finally:
         watch.close()
-    outcome.harmed = [str(each.pid) for each in others if not proc.is_alive(each)]
     return outcome
 
 
@@ -117,7 +126,7 @@ def _closed_by(outcome: Outcome, proof: str) -> str:
 def _end(stage: Stage, scene: Scene, outcome: Outcome) -> None:
     """The driver ends the run; then nothing of it is left, replacements included."""
     if outcome.survivors:
-        kill_debris(scene)  # a frozen sentinel would keep the driver waiting
+        kill_debris(scene.leftovers)  # a frozen sentinel would keep the driver waiting
     if stage.pending is not None:
         with suppress(Exception):  # what it says is asked for below
             stage.pending.result(90)
@@ -161,10 +170,10 @@ def _tombstone(scene: Scene) -> tuple[str, str]:
     return min(found)[1:] if found else ("", "")
 
 
-def kill_debris(scene: Scene) -> None:
-    """Whatever lives of the scene is killed, in rounds: one of them may be starting another."""
+def kill_debris(look: Callable[[], list[Entry]]) -> None:
+    """Whatever is found is killed, in rounds: one of them may be starting another."""
     for _ in range(50):
-        left = scene.leftovers()
+        left = look()
         if not left:
             return
         for entry in left:
@@ -174,4 +183,4 @@ def kill_debris(scene: Scene) -> None:
 
 def failed(error: BaseException) -> Outcome:
     """Of a repetition that could not be performed."""
-    return replace(Outcome(), error=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+    return replace(Outcome(), error=first_line(error))

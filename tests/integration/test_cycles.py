@@ -50,7 +50,7 @@ def everything_below(home: Path) -> Iterator[Path]:
 def assert_nothing_is_left(said: dict[str, Any], home: Path, count: int) -> None:
     assert said["wrong"] == []
     assert said["after"] == said["before"], "of descriptors, threads and children of the worker"
-    assert [found for found in traces.marked() if found.marker.startswith("run/worker:0/")] == []
+    assert [found for found in traces.marked() if found.marker.startswith(f"{said['run']}/")] == []
     files = list(everything_below(home))
     tombstones = [path for path in files if path.name == TOMBSTONE]
     assert len(tombstones) == count, "else nothing of the kind was tried"

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from executor_agent.core.supervision import ENTERED, MEMBER_LOG, TOMBSTONE
 from executor_agent.launcher import SentinelProcess
 from executor_agent.member_launch import MemberLaunch
 from executor_agent.processes import ProcessIdentity, identity_of, my_identity, signal_if_same
-from tests.integration.sentinel_helpers import PROGRAMS, ROOT, eventually, wait_gone
+from tests.integration.sentinel_helpers import DEADLINE, PROGRAMS, ROOT, eventually, wait_gone
 
-RUN = "run"
+RUN = f"run-{uuid.uuid4().hex}"  # another test run on this machine is none of ours
 AT_ONCE = 2  # members, as a machine with two processors has it
 
 # Small, because it is the supervision that is to be tried here, and Python takes long to start. The
@@ -193,7 +194,8 @@ def handed_over(cycles: list[Cycle]) -> list[str]:
                 reason = "sentinel was told to terminate"
                 signal_if_same(cycle.sentinel.identity, signal.SIGTERM)
             case _:
-                reason, proof = "sentinel was killed by signal 9", "sweep"
+                reason = "sentinel ended without a word, see the executor's stderr"
+                proof = "sweep"
                 signal_if_same(cycle.sentinel.identity, signal.SIGKILL)
         wait_gone([cycle.sentinel.identity])
         wait_gone(cycle.marked())  # the agent that sweeps
@@ -227,7 +229,10 @@ def main() -> None:
     for first in range(0, count, AT_ONCE):
         cycles = [prepare(folder, first + n, detached) for n in range(AT_ONCE)]
         wrong += handed_over(cycles) if detached else held(cycles)
-    print(json.dumps({"before": before, "after": holdings(), "wrong": wrong}))
+    for thread in threading.enumerate():  # parents of sentinels, on their way out
+        if thread is not threading.main_thread():
+            thread.join(DEADLINE)
+    print(json.dumps({"run": RUN, "before": before, "after": holdings(), "wrong": wrong}))
 
 
 main()
