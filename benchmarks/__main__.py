@@ -9,12 +9,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import crash, gang_formation, kill_latency, machine, report, startup
+from benchmarks import (
+    cancel,
+    crash,
+    gang_formation,
+    kill_latency,
+    kill_others,
+    machine,
+    report,
+    startup,
+)
 from benchmarks.figure import Figure, Result, Settings
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
-    for figure in (startup.FIGURE, gang_formation.FIGURE, crash.FIGURE, kill_latency.FIGURE)
+    for figure in (
+        startup.FIGURE,
+        gang_formation.FIGURE,
+        crash.FIGURE,
+        kill_latency.FIGURE,
+        kill_others.FIGURE,
+        cancel.FIGURE,
+    )
 }
 """Every figure there is. A new one: a module with a FIGURE, and its name here."""
 

@@ -14,17 +14,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import machine, stopwatch
+from benchmarks import innocents, machine, stopwatch
 from benchmarks.figure import Figure, Result, Settings, Table
 from benchmarks.member_tree import Tree, running
 from benchmarks.spread import in_order, median_and_worst, verdict_on
 from benchmarks.stopwatch import Answer, Question
 from benchmarks.victim import HELPERS
 
-MEDIAN_BOUND_MS = 50.0
-WORST_BOUND_MS = 500.0
-"""What was promised: so much more than the direct kill, at most, in the median; and so much beyond
-the direct kill's worst in the worst."""
+MEDIAN_BOUND_MS = 20.0
+WORST_BOUND_MS = 250.0
+"""What was promised of the small member: so much more than the direct kill, at most, in the median;
+and so much beyond the direct kill's worst in the worst."""
+
+JUDGED = "small"
+"""The size that the bounds are about; the other is there to inform."""
+
+INNOCENTS = 20
+"""Members of another run on the same executor, which all of the kills must leave alone."""
 
 SIZES = {"small": 0, "large": 512}
 """MiB of tensors that the member holds."""
@@ -65,14 +71,17 @@ def measure(settings: Settings) -> Result:
     plan = [each for repeat in range(settings.repeats) for each in _kills(repeat)]
     with (
         tempfile.TemporaryDirectory(prefix="tflease-bench-") as scratch,
-        local_cluster(executors=1, cores=2) as spark,
+        # To Spark a core is only a number: the innocents wait, and need none.
+        local_cluster(executors=1, cores=INNOCENTS + 4) as spark,
+        innocents.beside(spark, INNOCENTS) as others,
     ):
         for number, (size, killed) in enumerate(plan, 1):
             sample = take(spark, Path(scratch, f"{number}.json"), size, killed)
             samples.append(sample)
             settings.say(f"{number:3} of {len(plan)}: {_spelled(sample)}")
+        living = others.living()
         java = str(spark._jvm.java.lang.System.getProperty("java.version"))
-    return result(samples, java)
+    return result(samples, java, living)
 
 
 def _kills(repeat: int) -> list[tuple[str, str]]:
@@ -120,8 +129,8 @@ def _sample(size: str, killed: str, tree: Tree, answer: Answer, was_quiet: bool)
 # --- what it means --------------------------------------------------------------------------------
 
 
-def result(samples: list[Sample], java: str) -> Result:
-    """The tables and the verdict."""
+def result(samples: list[Sample], java: str, living: int) -> Result:
+    """The tables and the verdict. ``living``: innocents after the last kill."""
     left = [line for sample in samples for line in sample.left]
     late = sum(sample.late for sample in samples)
     busy = sum(not sample.was_quiet for sample in samples)
@@ -147,16 +156,20 @@ def result(samples: list[Sample], java: str) -> Result:
             "Where TensorFlow itself was killed, the sentinel ended the helpers once it saw that; "
             "it is not what is compared.",
             machine.settling("kill", busy, len(samples)),
+            f"Beside it on the same executor, all the time: {INNOCENTS} members of another run, "
+            f"without TensorFlow, that wait. {living} of {INNOCENTS} lived through all kills: the "
+            "same processes, and running for their coordinator.",
             *(f"LEFT BEHIND after {_GONE_TIMEOUT:g} s: {line}" for line in left),
         ),
         verdict=(
-            f"at most {MEDIAN_BOUND_MS:g} ms more in the median: "
-            f"{verdict_on(max(in_median.values()), MEDIAN_BOUND_MS)} ({_each(in_median)}); "
+            f"the {JUDGED} member: at most {MEDIAN_BOUND_MS:g} ms more in the median: "
+            f"{verdict_on(in_median[JUDGED], MEDIAN_BOUND_MS)} ({_each(in_median)}); "
             f"the worst at most {WORST_BOUND_MS:g} ms beyond the direct kill's worst: "
-            f"{verdict_on(max(in_worst.values()), WORST_BOUND_MS)} "
-            f"({_each(in_worst)}; {_counts(samples)})"
+            f"{verdict_on(in_worst[JUDGED], WORST_BOUND_MS)} "
+            f"({_each(in_worst)}; {_counts(samples)}); "
+            f"innocents alive: {living} of {INNOCENTS}"
         ),
-        is_sound=not left,
+        is_sound=not left and living == INNOCENTS,
         machine={"Java": java},
     )
 

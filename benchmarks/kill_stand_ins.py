@@ -9,11 +9,10 @@ from the installed Spark as it is.
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import json
 import multiprocessing
 import os
-import runpy
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -74,12 +73,13 @@ def _in_a_group(facts: Path) -> None:
 
 def _watch(facts: Path) -> None:
     """TorchDistributor's process between the task and torchrun; the thread that polls for the
-    parent's end every 0.5 s is Spark's own code. Reading by path imports no PySpark."""
-    found = importlib.util.find_spec("pyspark")
-    if found is None or not found.submodule_search_locations:
+    parent's end every 0.5 s runs Spark's own code."""
+    # Not imported: pyspark.ml is large. As data, because Spark's copy for executors is a zip.
+    source = pkgutil.get_data("pyspark", "ml/torch/torch_run_process_wrapper.py")
+    if source is None:
         raise RuntimeError("pyspark is not installed for this interpreter: install it there")
-    folder = Path(found.submodule_search_locations[0])
-    wrapper = runpy.run_path(str(folder / "ml" / "torch" / "torch_run_process_wrapper.py"))
+    wrapper: dict[str, Any] = {"__name__": "torch_run_process_wrapper"}
+    exec(source, wrapper)
     member = subprocess.Popen([sys.executable, __file__, "member", str(facts)])
     work = wrapper["check_parent_alive"]
     threading.Thread(target=work, args=(member,), daemon=True).start()

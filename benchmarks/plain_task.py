@@ -77,18 +77,23 @@ def _task(way: str, facts: Path, token: str) -> Callable[..., Any]:
 
 
 def _found(way: str, facts: Path, tag: str, is_alive: Callable[[], bool]) -> Task:
-    task = kill_stand_ins.task_file(facts)
-    wanted = [task] if way == NOTHING else [task, facts]
-    wait_for(wanted, is_alive)
-    pids = {} if way == NOTHING else json.loads(facts.read_text())
-    launched = {name: Process.now(pid) for name, pid in pids.items()}
-    return Task(Process.now(json.loads(task.read_text())), launched, tag)
+    file = kill_stand_ins.task_file(facts)
+    _wait_for(file, is_alive)
+    worker = Process.now(json.loads(file.read_text()))
+    return Task(worker, {} if way == NOTHING else launched(facts, is_alive), tag)
 
 
-def wait_for(paths: list[Path], is_alive: Callable[[], bool] = lambda: True) -> None:
-    """Until the files are there. Raises TimeoutError, and at once when nobody will write them."""
+def launched(facts: Path, is_alive: Callable[[], bool] = lambda: True) -> dict[str, Process]:
+    """By name, once the member has told. Raises TimeoutError."""
+    _wait_for(facts, is_alive)
+    pids: dict[str, int] = json.loads(facts.read_text())
+    return {name: Process.now(pid) for name, pid in pids.items()}
+
+
+def _wait_for(path: Path, is_alive: Callable[[], bool]) -> None:
+    """Raises TimeoutError, and at once when nobody is left who would write it."""
     deadline = time.monotonic() + _TIMEOUT
-    while not all(path.exists() for path in paths):
+    while not path.exists():
         if time.monotonic() > deadline or not is_alive():
-            raise TimeoutError(f"not written: {', '.join(map(str, paths))}")
+            raise TimeoutError(f"{path} was not written: see the executor's stderr")
         time.sleep(0.02)

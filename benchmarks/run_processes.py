@@ -33,8 +33,8 @@ def begun_at(run_id: str) -> dict[str, list[float]]:
     """
     since_boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     found: dict[str, list[float]] = {part: [] for part in PARTS}
-    for process in _of_run(run_id):
-        part = _part(process.pid)
+    for process in of_run(run_id):
+        part = part_of(process.pid)
         if part:
             found[part].append(since_boot + process.started / _TICKS_PER_SECOND)
     return found
@@ -42,22 +42,23 @@ def begun_at(run_id: str) -> dict[str, list[float]]:
 
 def left_behind(run_id: str) -> tuple[str, ...]:
     """What still lives of a run that is over: pids and command lines."""
-    return tuple(f"{each.pid} {stopwatch.command(each.pid)}" for each in _of_run(run_id))
+    return tuple(f"{each.pid} {stopwatch.command(each.pid)}" for each in of_run(run_id))
 
 
-def _of_run(run_id: str) -> set[Process]:
-    """By the marker, which orphans carry, too; and by descent, as sentinel and coordinator belong
-    to no member."""
+def of_run(run_id: str) -> set[Process]:
+    """Every process of the run: by the marker, which orphans carry, too; and by descent, as
+    sentinel and coordinator belong to no member."""
     return {*stopwatch.marked(f"{run_id}/"), *_our_own()}
 
 
 def _our_own() -> Iterator[Process]:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, ProcessLookupError):  # it ends while we look
-            if child.status() != psutil.STATUS_ZOMBIE and _part(child.pid):
+            if child.status() != psutil.STATUS_ZOMBIE and part_of(child.pid):
                 yield Process.now(child.pid)
 
 
-def _part(pid: int) -> str:
+def part_of(pid: int) -> str:
+    """Which of `PARTS` the process is; "" for a descendant, or for nobody of ours."""
     words = stopwatch.command(pid).split()
     return next((part for part in PARTS if part in words), "")

@@ -58,3 +58,10 @@ def start_helpers() -> None:
 def idle(args: Any, ctx: Any) -> None:
     """The `main_fun` of a member that does nothing until it is told to stop."""
     ctx.wait_for_stop()
+
+
+def cooperate(args: Any, ctx: Any) -> None:
+    """The `main_fun` of a run whose parameter server serves, and whose worker leaves when told."""
+    if ctx.job_name == "ps":
+        ctx.serve_forever()
+    ctx.wait_for_stop()

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 from benchmarks import kill_latency
-from benchmarks.kill_latency import DIRECT, TASK, Sample
+from benchmarks.figure import Result
+from benchmarks.kill_latency import DIRECT, INNOCENTS, TASK, Sample
 
 QUICK = Sample(
     size="small",
@@ -34,23 +35,46 @@ def samples(worst: float = 50.0) -> list[Sample]:
     return [replace(found[0], all_gone=worst), *found[1:]]
 
 
+def judged(found: list[Sample], living: int = INNOCENTS) -> Result:
+    return kill_latency.result(found, "17", living)
+
+
 def test_both_bounds_are_judged_by_themselves() -> None:
-    verdict = kill_latency.result(samples(worst=600.0), "17").verdict
+    verdict = judged(samples(worst=600.0)).verdict
 
     assert "more in the median: met (small +20.0 ms, large +20.0 ms)" in verdict
     assert "worst: MISSED (small +570.0 ms, large +20.0 ms; small of 3 and" in verdict
 
 
+def test_the_large_member_informs_and_is_not_judged() -> None:
+    slow = [
+        replace(each, all_gone=900.0) if (each.size, each.killed) == ("large", TASK) else each
+        for each in samples()
+    ]
+
+    verdict = judged(slow).verdict
+
+    assert "MISSED" not in verdict
+    assert "large +870.0 ms" in verdict
+
+
 def test_a_bound_that_is_missed_does_not_make_the_measuring_unsound() -> None:
-    assert kill_latency.result(samples(worst=600.0), "17").is_sound
+    assert judged(samples(worst=600.0)).is_sound
 
 
 def test_what_is_left_behind_makes_the_measuring_unsound_and_is_named() -> None:
     [first, *others] = samples()
-    result = kill_latency.result([replace(first, left=("77 sleep 600",)), *others], "17")
+    result = judged([replace(first, left=("77 sleep 600",)), *others])
 
     assert not result.is_sound
     assert any("77 sleep 600" in note for note in result.notes)
+
+
+def test_an_innocent_that_died_makes_the_measuring_unsound_and_is_told() -> None:
+    result = judged(samples(), living=INNOCENTS - 1)
+
+    assert not result.is_sound
+    assert f"innocents alive: {INNOCENTS - 1} of {INNOCENTS}" in result.verdict
 
 
 def test_each_kind_of_kill_is_first_as_often_as_the_other_for_both_sizes() -> None:
