@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from coordinator.cli import app
@@ -61,7 +61,7 @@ def start() -> Iterator[Start]:
         yield begin
 
 
-def reap(*arguments: str) -> Result:
+def reap(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["reap", *arguments], env={"COLUMNS": "200"})
 
 
