@@ -230,17 +230,15 @@ class SentinelProcess:
             self.wait(launch.kill_timeout)
         self._let_go()  # at once: if the sentinel is dead, the kernel now kills the member's group
         tombstone = self._read_tombstone()
-        # With the claim still there it is the agent's, which has seen to everybody but itself.
-        agent_is_left = (
-            tombstone is not None
-            and tombstone.proof == "sweep"
-            and not (tombstone.survivors)
-            and launch.claim.exists()
-        )
-        if tombstone is not None and not agent_is_left:
-            self._log.note(f"sentinel ended: {tombstone.reason} (proof: {tombstone.proof})")
-            return tombstone
-        return self._sweep(sentinel)
+        if tombstone is None or self._is_the_agents(tombstone):
+            return self._sweep(sentinel)
+        self._log.note(f"sentinel ended: {tombstone.reason} (proof: {tombstone.proof})")
+        return tombstone
+
+    def _is_the_agents(self, tombstone: Tombstone) -> bool:
+        """It sweeps as well, and has then seen to all but itself: so the claim still stands."""
+        swept = tombstone.proof == "sweep" and not tombstone.survivors
+        return swept and self._launch.claim.exists()
 
     def _sweep(self, sentinel: AttachedSentinel | DetachedSentinel) -> Tombstone:
         launch = self._launch

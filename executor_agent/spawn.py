@@ -219,6 +219,7 @@ def _restore_signals() -> None:
         signal.SIGXFSZ,
         signal.SIGTERM,
         signal.SIGCHLD,
+        signal.SIGUSR1,
     ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -72,6 +72,20 @@ def start(
     )
 
 
+def test_a_stray_signal_does_not_stop_it_and_is_not_ignored_by_its_member(
+    member: Member, executor: subprocess.Popen[bytes]
+) -> None:
+    """What the kernel sends to an attached sentinel is a batch system's word to this one."""
+    hand_over(member, executor)
+    member.kill("sentinel", number=signal.SIGUSR1)
+    pid = member.processes["member"].pid
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    ignored = next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn"))
+    assert not ignored & 1 << signal.SIGUSR1 - 1
+    member.kill("sentinel", number=signal.SIGTERM)
+    assert member.tombstone().reason == "sentinel was told to terminate"
+
+
 def hand_over(member: Member, executor: subprocess.Popen[bytes], **more: Any) -> None:
     start(member, executor, **more)
     member.wait_handed_over()
