@@ -47,7 +47,7 @@ RUN_KEYS = {
     "members_ready", "members_running", "members_ended", "waiting_for", "failure",
 }  # fmt: skip
 MEMBER_KEYS = {
-    "id", "phase", "phase_at", "host", "executor_id", "directory", "address", "attempt", "step",
+    "id", "phase", "phase_at", "host", "executor_id", "directory", "leftovers", "address", "attempt", "step",
     "metrics", "exit",
 }  # fmt: skip
 EXIT_KEYS = {
