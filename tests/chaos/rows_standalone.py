@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 from tests.chaos import proc
-from tests.chaos.acts import in_driver, kill, terminate
-from tests.chaos.driving import cancel_tag, stop_session
+from tests.chaos.acts import in_driver, kill
+from tests.chaos.driving import cancel_tag
 from tests.chaos.proc import Entry
 from tests.chaos.row import SLOW, Row
 from tests.chaos.rows_tensorflow import TENSORFLOW_STANDALONE
@@ -47,20 +47,18 @@ def find_duplicate(scene: Scene) -> None:
 
 STANDALONE_ROWS = (
     Row("standalone-worker-killed", "Python worker: SIGKILL", kill("worker"),
-        topology=STANDALONE, repeats=5),
+        topology=STANDALONE, repeats=3),
     Row("standalone-cancelled", "the job's tag is cancelled", in_driver(cancel_tag),
-        topology=STANDALONE, repeats=3),
+        topology=STANDALONE, repeats=2),
     Row("standalone-daemon-killed", "pyspark.daemon: SIGKILL", kill("daemon"),
-        topology=STANDALONE, repeats=3),
+        topology=STANDALONE, repeats=2),
     Row("standalone-executor-killed", "executor JVM: SIGKILL", kill("executor"),
-        topology=STANDALONE, repeats=3),
+        topology=STANDALONE, repeats=2),
     Row("standalone-detached-executor-killed", "executor JVM: SIGKILL", kill("executor"),
-        anchor="executor", topology=STANDALONE, repeats=3),
+        anchor="executor", topology=STANDALONE, repeats=2),
     Row("standalone-two-hosts-worker-killed", "Python worker of one of two members: SIGKILL",
-        kill("worker"), roles={"worker": 2}, grace=1.0, topology=STANDALONE, repeats=3),
+        kill("worker"), roles={"worker": 2}, grace=1.0, topology=STANDALONE, repeats=2),
     *TENSORFLOW_STANDALONE,
-    Row("standalone-session-stopped", "spark.stop() in mid-run", in_driver(stop_session),
-        topology=STANDALONE, repeats=1, spoils="application"),
     Row("standalone-driver-killed", "driver's Python: SIGKILL", kill("driver"),
         also=("coordinator",), topology=STANDALONE, repeats=1, spoils="application"),
     Row("standalone-decommissioned", "executor: decommissioned (SIGPWR), killed by Spark 2 s later",
@@ -75,8 +73,6 @@ STANDALONE_ROWS = (
         prepare=find_duplicate, topology=STANDALONE, repeats=SLOW),
     Row("standalone-spark-worker-killed", "standalone worker daemon: SIGKILL",
         kill("Spark worker"), topology=STANDALONE, limit=60.0, repeats=1, spoils="cluster"),
-    Row("standalone-spark-worker-terminated", "standalone worker daemon: SIGTERM",
-        terminate("Spark worker"), topology=STANDALONE, limit=60.0, repeats=1, spoils="cluster"),
     Row("standalone-whole-host-killed", "worker daemon, executor, daemon, Python worker and driver "
         "at once: SIGKILL", kill("Spark worker", "executor", "daemon", "worker", "driver"),
         also=("coordinator",), topology=STANDALONE, repeats=1, spoils="cluster"),

@@ -11,17 +11,17 @@ from tests.chaos.stage import STANDALONE
 _TWO = {"worker": 2}
 
 TENSORFLOW_ROWS = (
-    Row("tensorflow-killed", "member: SIGKILL", kill("member"), program="server", repeats=3),
+    Row("tensorflow-killed", "member: SIGKILL", kill("member"), program="server", repeats=2),
     Row("tensorflow-worker-killed", "Python worker: SIGKILL", kill("worker"), program="server",
-        repeats=3),
+        repeats=2),
     Row("tensorflow-worker-killed-with-grace", "Python worker: SIGKILL", kill("worker"),
-        program="server", grace=1.0, repeats=3),
+        program="server", grace=1.0, repeats=2),
     Row("tensorflow-cancelled", "the job's tag is cancelled", in_driver(cancel_tag),
-        program="server", repeats=3),
+        program="server", repeats=2),
     Row("tensorflow-shutdown", "cluster.shutdown()", in_driver(shut_down), program="server",
-        grace=1.0, repeats=3),
+        grace=1.0, repeats=2),
     Row("tensorflow-sentinel-killed", "sentinel: SIGKILL", kill("sentinel"), program="server",
-        helpers=SEEN, repeats=3),
+        helpers=SEEN, repeats=2),
     Row("mirrored-worker-killed", "Python worker of one of two members: SIGKILL", kill("worker"),
         program="mirrored", roles=_TWO, repeats=2),
     Row("mirrored-executor-killed", "executor JVM of one of two members: SIGKILL",
@@ -29,8 +29,6 @@ TENSORFLOW_ROWS = (
 )  # fmt: skip
 
 TENSORFLOW_ENDS = (
-    Row("mirrored-driver-killed", "driver's Python: SIGKILL", kill("driver"), program="mirrored",
-        roles=_TWO, also=("coordinator",), repeats=1, spoils="application"),
     Row("tensorflow-session-stopped", "spark.stop() in mid-run", in_driver(stop_session),
         program="server", repeats=1, spoils="application"),
 )  # fmt: skip

@@ -47,8 +47,8 @@ RUN_KEYS = {
     "members_ready", "members_running", "members_ended", "waiting_for", "failure",
 }  # fmt: skip
 MEMBER_KEYS = {
-    "id", "phase", "phase_at", "host", "executor_id", "directory", "leftovers", "address", "attempt", "step",
-    "metrics", "exit",
+    "id", "phase", "phase_at", "host", "executor_id", "directory", "leftovers", "address",
+    "attempt", "step", "metrics", "exit",
 }  # fmt: skip
 EXIT_KEYS = {
     "cause", "exit_code", "signal", "killed_by_us", "reason", "exception_type", "message", "proof",
