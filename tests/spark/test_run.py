@@ -229,7 +229,9 @@ def test_what_a_member_prints_is_in_its_executors_stderr_with_its_name(spark: An
         executor = cluster.status().members[0].executor
     assert executor is not None
     log = Path(executor.directory, "member.log").read_text()
-    assert log == "nothing rhymes with orange\n"
+    first, *rest = log.splitlines()
+    assert f"[{cluster.run_id}/worker:0/" in first
+    assert rest == ["nothing rhymes with orange"]
     work = Path(pyspark.__file__).parent / "work" / spark.sparkContext.applicationId
     expected = "[worker:0] nothing rhymes with orange"
     eventually(
