@@ -106,7 +106,7 @@ demo: java setup  ## train on a local Spark cluster of separate executors (KILL=
 bench: java setup  ## measure, about 20 min (BENCH_ARGS='startup --repeats 5')
 	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-chaos: java setup  ## the kill matrix, about 30 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
+chaos: java setup  ## the kill matrix, about 35 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
 	TFLEASE_CYCLES=200 $(BIN)/python -m pytest -q tests/integration/test_cycles.py
 	$(WITH_JAVA) $(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
