@@ -7,12 +7,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from executor_agent.core.claim import Claim, Place
 from executor_agent.core.supervision import SentinelConfig
 from executor_agent.linux import boot_id, write_atomically
 from executor_agent.processes import identity_of
+
+if TYPE_CHECKING:
+    from pathlib import Path  # is loaded by whoever has one, which the sentinel has not
 
 _SUFFIX = ".json"
 
@@ -40,7 +43,7 @@ def write(config: SentinelConfig, pids: Mapping[str, int]) -> Claim:
         host=_host(),
         namespace=_namespace(),
     )
-    write_atomically(Path(config.claim), claim.to_json())
+    write_atomically(config.claim, claim.to_json())
     return claim
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import site
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from executor_agent.core.supervision import (
     HAND_OVER,
     MARKER_VARIABLE,
     SENTINEL_MODULE,
+    SENTINEL_START,
     TOMBSTONE,
     SentinelConfig,
     Tombstone,
@@ -306,7 +306,10 @@ def _file(given: ExitStack, name: str, content: bytes) -> int:
 
 def _exec_sentinel(config: SentinelConfig, config_fd: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", SENTINEL_MODULE, "--config-fd", str(config_fd)],
+        [
+            *(sys.executable, "-S", "-c", SENTINEL_START),
+            *(SENTINEL_MODULE, folder_of("executor_agent"), "--config-fd", str(config_fd)),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=2,  # the executor's stderr
         stderr=2,
@@ -321,11 +324,6 @@ def _sentinel_environment() -> dict[str, str]:
     the prey of a sweep, and folders in which a user's `json.py` would be found first."""
     removed = ("PYTHON_WORKER_FACTORY_SECRET", MARKER_VARIABLE, "PYTHONPATH", "PYTHONSTARTUP")
     environment = {name: value for name, value in os.environ.items() if name not in removed}
-    user_site = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    found_anyway = {os.path.realpath(folder) for folder in (*site.getsitepackages(), *user_site)}
-    folder = folder_of("executor_agent")
-    if os.path.realpath(folder) not in found_anyway:
-        environment["PYTHONPATH"] = folder
     return {**environment, "PYTHONSAFEPATH": "1"}
 
 

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from executor_agent import claims, traces
 from executor_agent.core.claim import SENTINEL, Claim, Place, Standing, standing
-from executor_agent.core.supervision import SENTINEL_MODULE
+from executor_agent.core.supervision import SENTINEL_MODULE, SENTINEL_START
 from executor_agent.processes import (
     ProcessIdentity,
     is_running,
@@ -26,7 +27,7 @@ from executor_agent.processes import (
     signal_if_same,
     state_of,
 )
-from executor_agent.spark_chain import command_line, runs_module
+from executor_agent.spark_chain import command_line
 from executor_agent.sweep import (
     Swept,
     agent_of,
@@ -253,7 +254,7 @@ def _has_no_sentinel(pid: int) -> bool:
     somebody on it has just died: then the next look tells."""
     above = parent_of(pid)
     while above is not None and above > 1:
-        if runs_module(command_line(above), (SENTINEL_MODULE,)):
+        if (SENTINEL_START, SENTINEL_MODULE) in pairwise(command_line(above)):
             return False
         above = parent_of(above)
     return above is not None

@@ -10,15 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from executor_agent.core.claim import State
+from executor_agent.core.record import Record
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ProcessIdentity:
+class ProcessIdentity(Record):
     """A process, not a number that another process may get later.
 
     create_time is in seconds since boot, not on the wall clock: a machine that corrects its clock
@@ -29,8 +29,7 @@ class ProcessIdentity:
     create_time: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Stat:
+class _Stat(Record):
     name: str
     state: str
     parent: int
@@ -138,17 +137,22 @@ def signal_if_same(identity: ProcessIdentity, number: int) -> bool:
     return True
 
 
-def descendants(root: int, without: int | None = None) -> list[ProcessIdentity]:
+def descendants(
+    root: int,
+    without: int | None = None,
+    children: Callable[[ProcessIdentity], list[int]] = lambda parent: children_of(parent.pid),
+) -> list[ProcessIdentity]:
     """Everything below root, zombies included; `without` and what is below it are left out.
+    `children`: the pids below each of them; for who knows some already.
 
     One reading may miss a process whose parent dies meanwhile: it is adopted by the nearest
     subreaper. Who needs certainty is that subreaper, and reads until waitpid says ECHILD.
     """
     found: dict[int, ProcessIdentity] = {}
-    above = [root]
-    while above:
-        parent = above.pop()
-        for pid in _children(parent):
+    above: list[ProcessIdentity] = []
+    pids = children_of(root)
+    while pids or above:
+        for pid in pids:
             if pid == without or pid in found:
                 continue
             stat = _stat(pid)
@@ -156,11 +160,13 @@ def descendants(root: int, without: int | None = None) -> list[ProcessIdentity]:
             # parent among ours is ours. Who has just been orphaned is found by the next reading.
             if stat is not None and (stat.parent == root or stat.parent in found):
                 found[pid] = ProcessIdentity(pid, stat.create_time)
-                above.append(pid)
+                above.append(found[pid])
+        pids = children(above.pop()) if above else []
     return list(found.values())
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The pids of its children now, zombies included."""
     children: list[int] = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")

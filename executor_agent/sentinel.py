@@ -18,12 +18,10 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from executor_agent import claims, linux, parent_thread, spawn
 from executor_agent.anchors import Anchors
@@ -32,6 +30,7 @@ from executor_agent.core import stop_events as on
 from executor_agent.core.stop_sequence import Phase, StopSequence
 from executor_agent.core.supervision import ExitFacts, Proof, SentinelConfig
 from executor_agent.exit_record import ExitRecord, describe
+from executor_agent.kill_rounds import KillRounds
 from executor_agent.processes import (
     ProcessIdentity,
     descendants,
@@ -47,7 +46,6 @@ class Sentinel:
 
     def __init__(self, config: SentinelConfig) -> None:
         self._config = config
-        self._directory = Path(config.directory)
         self._sequence = StopSequence(
             grace=config.grace,
             term_timeout=config.term_timeout,
@@ -61,10 +59,10 @@ class Sentinel:
         self._agent_pid: int | None = None  # None before its start and once reaped
         self._member_pid: int | None = None  # stays, for the facts
         self._record = ExitRecord()
-        self._remaining: list[ProcessIdentity] = []  # what the last kill round saw
+        self._rounds = KillRounds()
         self._log = SupervisionLog(config.directory, config.marker, "sentinel")
         self._story = story.Story(config.watch)
-        self._killed: set[ProcessIdentity] = set()  # who was named in the story
+        self._untold: list[story.Line] = []
         # The kernel may kill on the task's end before we have noticed it.
         self._kill_with_task = config.grace == 0 and config.task_dead_man_fd is not None
 
@@ -81,7 +79,6 @@ class Sentinel:
     def abandon(self) -> None:
         """The last resort after a mistake of our own: kill the member's tree, bounded, and leave
         the rest to the agent, which sees our end as EOF, and to the task."""
-        self._log.say(traceback.format_exc())
         give_up_at = time.monotonic() + 2.0
         while time.monotonic() < give_up_at:
             tree = descendants(os.getpid(), without=self._agent_pid)
@@ -91,6 +88,9 @@ class Sentinel:
                 signal_if_same(identity, signal.SIGKILL)
             self._reap()
             time.sleep(0.01)
+        import traceback  # late: it is as long in loading as much of what is needed always
+
+        self._log.say(traceback.format_exc())
         self._log.flush()
 
     # Starting.
@@ -110,7 +110,8 @@ class Sentinel:
     def _start(self) -> None:
         config = self._config
         try:
-            (self._directory / supervision.TOMBSTONE).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._path(supervision.TOMBSTONE))
             for name, (pid, create_time) in config.watch.items():
                 for event in self._anchors.watch(name, ProcessIdentity(pid, create_time)):
                     self._feed(event)
@@ -217,10 +218,10 @@ class Sentinel:
         while events:
             event, now = events.popleft(), time.monotonic()
             effects = self._sequence.handle(event, now)
-            for line in self._story.decided(event, effects, now):
-                self._log.tell(line)
+            self._untold += self._story.decided(event, effects, now)
             for effect in effects:
                 events.extend(self._perform(effect))
+            self._tell()
 
     def _perform(self, effect: on.Effect) -> list[on.Event]:
         match effect:
@@ -249,45 +250,48 @@ class Sentinel:
             self._record.sent(signal.SIGKILL)
             with suppress(OSError):
                 os.killpg(self._member_pid, signal.SIGKILL)
-        self._remaining = descendants(os.getpid(), without=spared)
-        for identity in self._remaining:
-            signal_if_same(identity, signal.SIGKILL)
-        self._tell_killed()
+        killed = self._rounds.run(without=spared)
+        if killed:
+            # After the signals and before the burial: a zombie still has its name.
+            labels = [f"{each.pid} {name_of(each.pid)}" for each in killed[: story.MOST_NAMED]]
+            self._untold.append(story.killed(labels, len(killed)))
         buried, childless = self._reap()
-        return [*events, *buried, on.Scanned(len(self._remaining), childless)]
+        return [*events, *buried, on.Scanned(len(self._rounds.remaining), childless)]
 
-    def _tell_killed(self) -> None:
-        # After the signals and before the burial: a zombie still has its name.
-        new = [each for each in self._remaining if each not in self._killed]
-        if new:
-            self._killed.update(new)
-            labels = [f"{each.pid} {name_of(each.pid)}" for each in new[: story.MOST_NAMED]]
-            self._log.tell(story.killed(labels, len(new)))
+    def _tell(self) -> None:
+        # Never before the signals: whoever reads our stderr would be woken to compete with them.
+        while self._untold:
+            self._log.tell(self._untold.pop(0))
 
     def _conclude(self, proof: Proof) -> None:
         # The proof first: it must not wait for a slow disk.
         facts = self._facts(proof)
-        linux.write_atomically(self._directory / supervision.TOMBSTONE, facts.to_json())
+        linux.write_atomically(self._path(supervision.TOMBSTONE), facts.to_json())
         survivors = [label_of(each.pid) for each in facts.survivors[: story.MOST_NAMED]]
         self._log.tell(story.ended(facts, survivors))
         self._log.flush()
         # Else the claim stays: somebody has to look again, also for an agent that cannot be killed.
         if proof != "none" and not facts.survivors:
-            Path(self._config.claim).unlink(missing_ok=True)
-        local = self._directory / supervision.LOCAL_DIRECTORY
-        if local.exists():
-            import shutil  # late, unlike all others: nobody is left who waits for us to act
+            with suppress(FileNotFoundError):
+                os.unlink(self._config.claim)
+        local = self._path(supervision.LOCAL_DIRECTORY)
+        if os.path.exists(local):
+            import shutil  # late: nobody is left who waits for us to act
 
             shutil.rmtree(local, ignore_errors=True)
 
+    def _path(self, name: str) -> str:
+        return os.path.join(self._config.directory, name)
+
     def _facts(self, proof: Proof) -> ExitFacts:
+        # The dead whom a frozen parent does not bury are below us, but not left.
+        left = () if proof == "kernel" else filter(is_running, self._rounds.remaining)
         return self._record.facts(
             self._config,
             pid=self._member_pid,
             reason=self._sequence.reason,
             proof=proof,
-            # The dead whom a frozen parent does not bury are below us, but not left.
-            survivors=() if proof == "kernel" else tuple(filter(is_running, self._remaining)),
+            survivors=tuple(left),
             stop_seconds=self._sequence.stop_seconds,
         )
 

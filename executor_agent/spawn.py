@@ -13,10 +13,10 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
+from executor_agent.core.record import Record
 from executor_agent.core.supervision import (
     AGENT_CHANNEL_FD,
     AGENT_CONFIG_FD,
@@ -37,8 +37,7 @@ _OOM_POINTS = 500
 _TEMPORARY_FD = 64  # above every fixed number, so that placing one cannot overwrite another
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Record):
     """What to exec. `descriptors` maps the number in the child to ours; all others are closed."""
 
     argv: tuple[str, ...]
@@ -71,8 +70,7 @@ def detach() -> None:
     os.setsid()
 
 
-@dataclass(frozen=True, slots=True)
-class Wiring:
+class Wiring(Record):
     """The descriptors made for one agent and one member."""
 
     null: int

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from executor_agent.core.claim import AGENT, MEMBER, SENTINEL, Claim
@@ -147,4 +147,4 @@ def with_survivors(tombstone: Tombstone, left: Iterable[ProcessIdentity]) -> Tom
     proof: Proof = "none" if survivors else "sweep"
     if not survivors and tombstone.proof == "kernel":  # nobody has seen more than that since
         proof = "kernel"
-    return replace(tombstone, survivors=survivors, proof=proof)
+    return tombstone.replace(survivors=survivors, proof=proof)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Literal, TypeAlias
 
 from executor_agent.core.decoding import json_object, require
+from executor_agent.core.record import Record
 
 SENTINEL, AGENT, MEMBER = "sentinel", "agent", "member"
 
@@ -25,8 +25,7 @@ State: TypeAlias = Literal["runs", "stopped", "gone"]
 """stopped: SIGSTOP or a debugger holds it. A zombie is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Record):
     """Where we are: process numbers of another boot, host or container are not ours to judge."""
 
     boot_id: str
@@ -35,8 +34,7 @@ class Place:
     booted_at: float = math.inf  # Unix time
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Record):
     """What one member's processes can be recognised by."""
 
     member: str
@@ -54,13 +52,13 @@ class Claim:
 
     def to_json(self) -> str:
         """The text that `from_json` reads."""
-        return json.dumps(asdict(self))
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Claim:
         """ValueError for anything but a complete claim; what a newer version adds is ignored."""
-        known = {field.name for field in fields(cls)}
-        raw = {name: value for name, value in json_object(text).items() if name in known}
+        given = json_object(text)
+        raw = {name: given[name] for name in cls.fields if name in given}
         try:
             for name in ("processes", "anchors"):
                 raw[name] = {who: (int(pid), float(at)) for who, (pid, at) in raw[name].items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 
@@ -20,12 +19,6 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     raw = json.loads(text)
     require(isinstance(raw, dict), "not a JSON object")
     return dict(raw)
-
-
-def refuse_unknown(raw: dict[str, Any], cls: type) -> None:
-    """ValueError when there are keys that are no fields of the dataclass."""
-    unknown = sorted(raw.keys() - {field.name for field in fields(cls)})
-    require(not unknown, f"unknown fields {unknown}")
 
 
 def strings(values: Iterable[Any]) -> tuple[str, ...]:

@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from executor_agent.core.record import Record
 from executor_agent.core.supervision import Proof
 
 
 # Events.
-@dataclass(frozen=True, slots=True)
-class AgentStarted:
+class AgentStarted(Record):
     """The agent runs and has to be heard out at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberStarted:
+class MemberStarted(Record):
     """The member runs and is worth a grace."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(Record):
     """Nothing, or only the agent, could be started."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberExited:
+class MemberExited(Record):
     """The member's process was reaped. With `let_go` the task had closed its pipes before that:
     the kernel's dead-man signal may have been quicker than we are. `how`: for people."""
 
@@ -41,66 +37,56 @@ class MemberExited:
     how: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AnchorDied:
+class AnchorDied(Record):
     """A watched process is gone, or is no longer the one that was meant. `seen_by`: for people."""
 
     name: str
     seen_by: str = "pidfd"
 
 
-@dataclass(frozen=True, slots=True)
-class LifelineClosed:
+class LifelineClosed(Record):
     """The task died or returned; which of the two the pipe cannot say. `seen_by`: for people."""
 
     seen_by: str = "its lifeline"
 
 
-@dataclass(frozen=True, slots=True)
-class HandOverAsked:
+class HandOverAsked(Record):
     """The task wants to return and leave the member to the executor."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentExited:
+class AgentExited(Record):
     """The agent's process was reaped."""
 
     how: str
 
 
-@dataclass(frozen=True, slots=True)
-class ControlClosed:
+class ControlClosed(Record):
     """The agent's end of the control socket is closed; usually its exit follows at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class TerminateAsked:
+class TerminateAsked(Record):
     """SIGTERM came in."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(Record):
     """The agent wants the member gone; grace None: the configured one."""
 
     grace: float | None
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AgentDone:
+class AgentDone(Record):
     """The agent has delivered the exit and leaves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scanned:
+class Scanned(Record):
     """A kill round is over. `remaining` processes were seen; `childless`: waitpid said ECHILD."""
 
     remaining: int
     childless: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Record):
     """Time has passed, or a child has died."""
 
 
@@ -123,42 +109,36 @@ Event: TypeAlias = (
 
 
 # Effects.
-@dataclass(frozen=True, slots=True)
-class AnnounceStop:
+class AnnounceStop(Record):
     """Tell the agent and the member."""
 
     reason: str
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class TerminateMember:
+class TerminateMember(Record):
     """SIGTERM to the member's group."""
 
 
-@dataclass(frozen=True, slots=True)
-class KillRound:
+class KillRound(Record):
     """Scan the descendants, SIGKILL them, reap, and answer with Scanned. The agent and what it
     started are spared unless `agent_too`."""
 
     agent_too: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReportExit:
+class ReportExit(Record):
     """Send the exit facts to the agent."""
 
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class TakeOver:
+class TakeOver(Record):
     """Watch the task and its daemon no more, and tell the task. LifelineClosed when it cannot be
     told: then it died asking."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conclude:
+class Conclude(Record):
     """Write the tombstone; nothing more is to be done."""
 
     proof: Proof

@@ -156,7 +156,8 @@ class StopSequence:
             grace = grace if self._member_runs else 0.0
             self._phase, self._deadline = Phase.GRACE, now + grace
             announce = AnnounceStop(reason, grace)
-            return (announce, *self._kill(now)) if grace == 0 else (announce,)
+            # Nobody has to prepare for a kill: it comes first.
+            return (*self._kill(now), announce) if grace == 0 else (announce,)
         if self._reason == LIFELINE_CLOSED and reason == anchor_died("task"):
             self._reason = reason  # the same end, seen better: the pipe closes before the pid goes
         if self._phase not in (Phase.GRACE, Phase.TERMINATING) or self._deadline is None:

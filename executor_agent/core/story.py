@@ -7,9 +7,9 @@ where lines go or what time it is: moments come in, text goes out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from executor_agent.core.record import Record
 from executor_agent.core.stop_events import (
     AgentExited,
     AnchorDied,
@@ -36,8 +36,7 @@ MOST_NAMED: Final = 8
 _IN_ORDER = "exited with code 0"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Record):
     """``routine``: part of a healthy life, so that the executor's stderr does without it."""
 
     text: str

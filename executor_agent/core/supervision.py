@@ -11,17 +11,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
-from executor_agent.core.decoding import json_object, refuse_unknown, require, strings
+from executor_agent.core.decoding import json_object, require, strings
+from executor_agent.core.record import Record
 
 MARKER_VARIABLE: Final = "TFLEASE_MEMBER"
 """Set for the agent, the member's process and so for all its descendants; never for the sentinel,
 which must survive a sweep that looks for the marker."""
 
 SENTINEL_MODULE: Final = "executor_agent.sentinel"
-"""What `python -m` runs: by that a sentinel is known, which has no marker."""
+"""Stands in the command line after `SENTINEL_START`: by that a sentinel is known, which has no
+marker."""
+
+SENTINEL_START: Final = (
+    "import sys; _, name, folder, *rest = sys.argv; sys.path.append(folder); "
+    "__import__(name); sys.exit(sys.modules[name].main(rest))"
+)
+"""What `python -S -c` runs, given the module, where to find it, and the sentinel's arguments.
+Quicker than `-m`, and than a look through everything that is installed. Nothing that is installed
+beside us can stand in for a module of the standard library: our folder comes last."""
 
 # Descriptors of the agent.
 AGENT_CONTROL_FD: Final = 3  # SOCK_SEQPACKET to the sentinel, one JSON object a datagram
@@ -63,8 +72,7 @@ Proof = Literal["kernel", "sweep", "none"]
 """kernel: waitpid said ECHILD. sweep: a scan found nothing. none: survivors are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelConfig:
+class SentinelConfig(Record):
     """Everything the sentinel is told; it asks nobody else, not even its environment."""
 
     member: str  # "worker:1"
@@ -128,13 +136,14 @@ class SentinelConfig:
 
     def to_json(self) -> str:
         """The text that `from_json` reads."""
-        return json.dumps(asdict(self))
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> SentinelConfig:
         """Raise ValueError, saying what is wrong, for anything but a complete configuration."""
         raw = json_object(text)
-        refuse_unknown(raw, cls)
+        unknown = sorted(raw.keys() - set(cls.fields))
+        require(not unknown, f"unknown fields {unknown}")
         try:
             raw["watch"] = {
                 name: (int(pid), float(create_time))
@@ -149,8 +158,7 @@ class SentinelConfig:
             raise ValueError(f"configuration is incomplete or of the wrong type: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Survivor:
+class Survivor(Record):
     """A process that was still there when we had to go on without it."""
 
     pid: int
@@ -158,8 +166,7 @@ class Survivor:
     create_time: float = 0.0  # with the pid: exactly this process (see ProcessIdentity)
 
 
-@dataclass(frozen=True, slots=True)
-class ExitFacts:
+class ExitFacts(Record):
     """How a member ended and what is proven about the rest of its tree.
 
     exit_code and signal are mutually exclusive; both are None when nobody saw the end (the member
@@ -187,10 +194,6 @@ class ExitFacts:
         require(self.proof in ("kernel", "sweep", "none"), f"unknown proof {self.proof!r}")
         require(self.proof != "kernel" or not self.survivors, "proven gone, yet survivors")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
     def to_json(self) -> str:
         """The text that `from_json` reads: the content of a tombstone."""
         return json.dumps(self.to_dict())
@@ -198,8 +201,7 @@ class ExitFacts:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ExitFacts:
         """Raise ValueError when a fact is missing; ignore what a newer version adds."""
-        known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in raw.items() if name in known}
+        values = {name: raw[name] for name in cls.fields if name in raw}
         try:
             values["survivors"] = tuple(
                 Survivor(int(each["pid"]), str(each["name"]), float(each.get("create_time", 0.0)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,7 +51,7 @@ def test_what_a_newer_version_adds_is_ignored() -> None:
 def test_a_claim_that_does_not_say_where_it_was_made_can_be_read() -> None:
     raw = json.loads(CLAIM.to_json())
     del raw["host"], raw["namespace"]
-    assert Claim.from_json(json.dumps(raw)) == replace(CLAIM, host="", namespace=0)
+    assert Claim.from_json(json.dumps(raw)) == CLAIM.replace(host="", namespace=0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_it_is_abandoned_once_its_sentinel_is_gone() -> None:
 
 
 def test_it_is_abandoned_when_its_claim_names_no_sentinel() -> None:
-    assert judged(replace(CLAIM, processes={})) is Standing.ABANDONED
+    assert judged(CLAIM.replace(processes={})) is Standing.ABANDONED
 
 
 @pytest.mark.parametrize("anchor", ["task", "executor"])
@@ -113,7 +112,7 @@ def test_a_stopped_sentinel_whose_anchors_are_there_is_waited_for() -> None:
 
 
 def test_after_a_reboot_nobody_of_it_can_be_left() -> None:
-    rebooted = replace(HERE, boot_id="the next boot", namespace=8)
+    rebooted = HERE.replace(boot_id="the next boot", namespace=8)
     assert judged(here=rebooted) is Standing.EARLIER_BOOT
 
 
@@ -123,19 +122,19 @@ def test_another_host_that_shares_the_directory_is_no_earlier_boot() -> None:
 
 
 def test_another_boot_of_a_host_that_is_not_known_is_not_judged() -> None:
-    unknown = replace(CLAIM, host="")
-    assert judged(unknown, replace(HERE, boot_id="b", host="")) is Standing.ELSEWHERE
+    unknown = CLAIM.replace(host="")
+    assert judged(unknown, HERE.replace(boot_id="b", host="")) is Standing.ELSEWHERE
 
 
 def test_a_container_does_not_judge_by_the_numbers_of_another() -> None:
-    assert judged(here=replace(HERE, namespace=8), sentinel="gone") is Standing.ELSEWHERE
+    assert judged(here=HERE.replace(namespace=8), sentinel="gone") is Standing.ELSEWHERE
 
 
 @pytest.mark.parametrize(
     "claim, here",
     [
-        (replace(CLAIM, namespace=0), HERE),
-        (CLAIM, replace(HERE, namespace=0)),
+        (CLAIM.replace(namespace=0), HERE),
+        (CLAIM, HERE.replace(namespace=0)),
     ],
 )
 def test_where_namespaces_cannot_be_told_the_boot_decides(claim: Claim, here: Place) -> None:

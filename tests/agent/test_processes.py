@@ -112,7 +112,7 @@ def test_descendants_are_found_at_any_depth_and_one_subtree_can_be_left_out(
 ) -> None:
     """Both ways: the kernel's children files, and the search where it has none."""
     if searching:
-        monkeypatch.setattr(processes, "_children", processes._children_by_search)
+        monkeypatch.setattr(processes, "children_of", processes._children_by_search)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -38,7 +38,7 @@ EXITED = ExitFacts(
     stop_seconds=0.25,
     ended_at=1.0,
 )
-KILLED = replace(EXITED, exit_code=None, signal=int(signal.SIGKILL))
+KILLED = EXITED.replace(exit_code=None, signal=int(signal.SIGKILL))
 RAISED = Outcome(Status.RAISED, "ValueError", "bad labels", "Traceback ...", exit_code=1)
 
 
@@ -70,7 +70,7 @@ def test_a_process_that_left_by_itself_is_taken_at_its_word(outcome: Outcome, ca
 
 
 def test_what_was_raised_is_told_with_its_traceback_and_the_log() -> None:
-    found = report(replace(EXITED, exit_code=1), RAISED)
+    found = report(EXITED.replace(exit_code=1), RAISED)
     assert (found.exception_type, found.message) == ("ValueError", "bad labels")
     assert (found.traceback, found.log_tail) == ("Traceback ...", "the log")
     assert (found.exit_code, found.signal, found.killed_by_us) == (1, None, False)
@@ -96,7 +96,7 @@ def test_a_kill_that_nobody_owns_is_out_of_memory_where_the_kernel_says_so(
     ],
 )
 def test_a_signal_comes_with_what_it_usually_means(number: int, hint: str) -> None:
-    found = report(replace(KILLED, signal=int(number)))
+    found = report(KILLED.replace(signal=int(number)))
     assert found.cause is Cause.KILLED_BY_SIGNAL
     assert hint in found.message
     assert bool(found.message) == bool(hint)
@@ -104,7 +104,7 @@ def test_a_signal_comes_with_what_it_usually_means(number: int, hint: str) -> No
 
 def test_an_exit_that_ran_none_of_python_s_exit_says_so() -> None:
     """E1: os._exit, or a program that could not be exec'ed."""
-    found = report(replace(EXITED, exit_code=9))
+    found = report(EXITED.replace(exit_code=9))
     assert (found.cause, found.exit_code) == (Cause.EXIT_CODE, 9)
     assert "os._exit" in found.message
 
@@ -117,17 +117,17 @@ def test_even_exit_code_0_is_no_success_without_a_word() -> None:
 @pytest.mark.parametrize("outcome", [None, RAISED, Outcome(Status.RETURNED)])
 def test_whoever_went_first_explains_what_followed(reason: str, outcome: Outcome | None) -> None:
     """E2: what the process did after its executor had died is not its own doing."""
-    found = report(replace(KILLED, killed_by_us=True, reason=reason), outcome)
+    found = report(KILLED.replace(killed_by_us=True, reason=reason), outcome)
     assert (found.cause, found.reason) == (Cause.PREEMPTED, reason)
 
 
 @pytest.mark.parametrize("reason", [AGENT_SILENT, "agent was killed by signal 9"])
 def test_a_dead_agent_is_a_cause_of_its_own(reason: str) -> None:
-    assert report(replace(KILLED, reason=reason)).cause is Cause.AGENT_LOST
+    assert report(KILLED.replace(reason=reason)).cause is Cause.AGENT_LOST
 
 
 def test_a_stop_that_was_asked_for_is_no_failure() -> None:
-    facts = replace(KILLED, killed_by_us=True, reason="training is complete")
+    facts = KILLED.replace(killed_by_us=True, reason="training is complete")
     assert report(facts, stop_asked=True).cause is Cause.STOPPED
 
 
@@ -136,7 +136,7 @@ def test_a_stop_that_was_asked_for_is_no_failure() -> None:
 )
 def test_who_used_the_grace_tells_how_it_went(outcome: Outcome, cause: Cause) -> None:
     """E6: a save that failed during the stop is no clean end."""
-    facts = replace(EXITED, reason="training is complete")
+    facts = EXITED.replace(reason="training is complete")
     assert report(facts, outcome, stop_asked=True).cause is cause
 
 
@@ -144,12 +144,12 @@ def test_who_used_the_grace_tells_how_it_went(outcome: Outcome, cause: Cause) ->
     "word, proof", [("kernel", Proof.KERNEL), ("sweep", Proof.SWEEP), ("none", Proof.NONE)]
 )
 def test_the_proof_is_passed_on_as_it_is(word: Any, proof: Proof) -> None:
-    assert report(replace(EXITED, proof=word)).proof is proof
+    assert report(EXITED.replace(proof=word)).proof is proof
 
 
 def test_survivors_are_named() -> None:
     """O10, O12."""
-    facts = replace(KILLED, proof="none", survivors=(Survivor(4711, "python"), Survivor(4, "sh")))
+    facts = KILLED.replace(proof="none", survivors=(Survivor(4711, "python"), Survivor(4, "sh")))
     assert report(facts).survivors == ("4711 python", "4 sh")
 
 

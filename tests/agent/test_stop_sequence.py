@@ -97,7 +97,7 @@ def test_the_whole_sequence_step_by_step() -> None:
 def test_with_a_grace_of_0_sigterm_is_left_out() -> None:
     """TensorFlow takes 0.4 s to die of it and nothing is gained."""
     effects = running(grace=0.0).handle(LifelineClosed(), 1.0)
-    assert effects == (AnnounceStop(LIFELINE_CLOSED, 0.0), SPARE_AGENT)
+    assert effects == (SPARE_AGENT, AnnounceStop(LIFELINE_CLOSED, 0.0))
 
 
 @pytest.mark.parametrize("phase", [Phase.GRACE, Phase.TERMINATING])
@@ -114,7 +114,7 @@ def test_a_member_that_leaves_during_its_grace_leaves_no_grace_to_its_descendant
 def test_a_members_own_exit_is_a_reason() -> None:
     """E1."""
     effects = running().handle(MemberExited(), 1.0)
-    assert effects == (AnnounceStop(MEMBER_EXITED, 0.0), SPARE_AGENT)
+    assert effects == (SPARE_AGENT, AnnounceStop(MEMBER_EXITED, 0.0))
 
 
 def test_an_exit_by_the_kernels_dead_man_signal_is_the_tasks_doing() -> None:
@@ -231,7 +231,7 @@ def test_an_agent_that_dies_during_the_stop_is_not_waited_for() -> None:
 def test_what_cannot_be_started_ends_at_once() -> None:
     sequence = StopSequence(grace=5.0, term_timeout=1.0, kill_timeout=10.0, report_timeout=3.0)
     effects = sequence.handle(StartFailed("no space"), 0.0)
-    assert effects == (AnnounceStop("cannot start: no space", 0.0), SPARE_AGENT)
+    assert effects == (SPARE_AGENT, AnnounceStop("cannot start: no space", 0.0))
     assert sequence.handle(CHILDLESS, 0.0) == (ALL,)
     assert sequence.handle(CHILDLESS, 0.0) == (Conclude("kernel"),)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -40,7 +39,7 @@ CONFIG = SentinelConfig(
 def test_a_configuration_survives_the_way_through_json() -> None:
     assert SentinelConfig.from_json(CONFIG.to_json()) == CONFIG
     watch = {**CONFIG.watch, "executor": (2, 0.5)}
-    detached = replace(CONFIG, watch=watch, task_dead_man_fd=None, voice_fd=9)
+    detached = CONFIG.replace(watch=watch, task_dead_man_fd=None, voice_fd=9)
     assert SentinelConfig.from_json(detached.to_json()) == detached
     assert 9 in detached.descriptors()
 
@@ -102,9 +101,9 @@ def test_exit_facts_survive_the_way_through_json_and_additions_of_a_newer_versio
 
 def test_exit_facts_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(ValueError, match="both exit code and signal"):
-        replace(FACTS, exit_code=1)
+        FACTS.replace(exit_code=1)
     with pytest.raises(ValueError, match="proven gone, yet survivors"):
-        replace(FACTS, proof="kernel")
+        FACTS.replace(proof="kernel")
     with pytest.raises(ValueError, match="incomplete"):
         ExitFacts.from_dict({})
 

@@ -145,7 +145,7 @@ def _innocents(folder: Path) -> Iterator[list[Process]]:
     """Processes of the same user that nobody may harm: a plain one, one in a session of its own,
     and a daemon that looks like a member's process and like a sentinel."""
     looks = ("-m", "executor_agent.bootstrap", "--directory", str(folder / "home" / "innocent"))
-    sentinel = ("executor_agent.sentinel", "--config-fd", "3")
+    sentinel = ("executor_agent.sentinel", "/", "--config-fd", "3")
     script = [sys.executable, "-S", "-E", "-c", _STOOD_BY]
     daemon = [
         sys.executable,

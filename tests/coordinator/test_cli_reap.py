@@ -10,7 +10,6 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def claimed(home: Path, run: str, name: str = "worker-1.a", **changes: object) -
         namespace=here.namespace,
     )
     path = home / "claims" / f"{run}.{name}.json"
-    path.write_text(replace(claim, **changes).to_json())  # type: ignore[arg-type]
+    path.write_text(claim.replace(**changes).to_json())  # type: ignore[arg-type]
     return path
 
 

@@ -133,7 +133,7 @@ class AgentProcess:
         self.control.send(json.dumps(message).encode())
 
     def tell_exited(self, **facts: Any) -> None:
-        self.tell({"event": "exited", **replace(EXITED, **facts).to_dict()})
+        self.tell({"event": "exited", **EXITED.replace(**facts).to_dict()})
 
     # -- the member's process --------------------------------------------------------------
 

@@ -246,4 +246,4 @@ class Member:
 
     def _left(self) -> list[ProcessIdentity]:
         known = [who for who in self.processes.values() if is_running(who)]
-        return sorted({*known, *self.marked()})
+        return list({*known, *self.marked()})

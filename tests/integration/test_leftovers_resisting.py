@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,13 +99,13 @@ def test_a_survivor_is_looked_at_again_though_it_has_no_trace(member: Member) ->
     who = member.processes["traceless"]
     seen = unseen_end(("worker:1", "run", "1"), claim_of(member), "task died", Swept())
     named = Survivor(who.pid, "sleep", who.create_time)
-    seen = replace(seen, survivors=(named,), proof="none")
+    seen = seen.replace(survivors=(named,), proof="none")
     (member.directory / TOMBSTONE).write_text(seen.to_json())
     [leftover] = find(member)
     assert [(each.identity, each.evidence) for each in leftover.processes] == [(who, "claimed")]
     reap_one(member)
     assert not is_running(who)
-    assert tombstone_of(member) == replace(seen, survivors=(), proof="sweep")
+    assert tombstone_of(member) == seen.replace(survivors=(), proof="sweep")
     assert not member.claim.exists()
 
 

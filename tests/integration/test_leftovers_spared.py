@@ -137,7 +137,7 @@ def test_a_number_that_has_passed_to_somebody_else_is_not_killed(
         "sentinel": (sentinel.pid, sentinel.create_time - 1),
         "agent": (agent.pid, agent.create_time - 1),
     }
-    member.claim.write_text(replace(claim, processes=processes).to_json())
+    member.claim.write_text(claim.replace(processes=processes).to_json())
     reaped = reap_one(member)
     assert list(reaped.swept.killed) == [member.processes["marked"]]
     assert is_running(agent)
@@ -152,7 +152,7 @@ def test_a_number_that_passes_on_between_the_look_and_the_signal_is_not_killed(
     [leftover] = find(member)
     assert leftover.claim is not None
     stale = {**leftover.claim.processes, "member": (who.pid, who.create_time + 1)}
-    leftover = replace(leftover, claim=replace(leftover.claim, processes=stale))
+    leftover = replace(leftover, claim=leftover.claim.replace(processes=stale))
     assert leftovers.reap(leftover, by="a test").swept.killed == {}
     assert is_running(who)
     member.kill("traceless")
@@ -177,7 +177,7 @@ def forged(member: Member, victim: ProcessIdentity, **changes: Any) -> None:
         host=claims.here().host,
         namespace=claims.here().namespace,
     )
-    member.claim.write_text(replace(claim, **changes).to_json())
+    member.claim.write_text(claim.replace(**changes).to_json())
 
 
 def test_a_claim_of_an_earlier_boot_is_removed_and_nobody_is_signalled(

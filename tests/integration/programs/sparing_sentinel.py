@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
-from executor_agent import sentinel
+from executor_agent import kill_rounds, sentinel
 from executor_agent.processes import ProcessIdentity, signal_if_same
 
 _SPARED = Path(os.environ["TFLEASE_TEST_SPARED"])
@@ -20,6 +19,6 @@ def _spare(identity: ProcessIdentity, number: int) -> bool:
     return signal_if_same(identity, number)
 
 
-if __name__ == "__main__":
-    sentinel.signal_if_same = _spare
-    sys.exit(sentinel.main(sys.argv[1:]))
+def main(argv: list[str]) -> int:
+    kill_rounds.signal_if_same = _spare
+    return sentinel.main(argv)
