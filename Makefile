@@ -103,7 +103,7 @@ demo: java setup  ## train on a local Spark cluster of separate executors (KILL=
 	$(WITH_JAVA) $(BIN)/python -m examples.digits \
 	    $(if $(filter-out 0,$(KILL)),--kill-parameter-server-parent) $(DEMO_ARGS)
 
-bench: java setup  ## measure, about 20 min (BENCH_ARGS='startup --repeats 5')
+bench: java setup  ## measure, about 30 min (BENCH_ARGS='startup --repeats 5')
 	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 chaos: java setup  ## the kill matrix, about 35 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
