@@ -37,7 +37,7 @@ WATCH_INTERVAL = 0.1
 class Session(Protocol):
     """A member's open stream."""
 
-    def send(self, command: effects.SendStart | effects.SendStop | ReadLog) -> None:
+    def send(self, command: effects.Command | ReadLog) -> None:
         """Queues a command; never blocks."""
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._machine = Machine()
+        self._machine = Machine(secrets.token_hex(4))
         self._clock = clock
         self._wall = wall
         self.logs = LogRequests()
@@ -181,7 +181,12 @@ class Engine:
 
     def _carry_out(self, effect: effects.Effect) -> None:
         match effect:
-            case effects.SendStart() | effects.SendStop():
+            case (
+                effects.SendStart()
+                | effects.SendStop()
+                | effects.InspectGpus()
+                | effects.ClaimGpus()
+            ):
                 session = self._sessions.get((effect.run_id, effect.incarnation))
                 if session is not None:  # otherwise it is told when it attends again
                     session.send(effect)

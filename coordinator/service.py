@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from coordinator import wire
+from coordinator import gpu_wire, wire
 from coordinator.core import effects, events
 from coordinator.core.errors import InvalidReservation, InvalidRun
 from coordinator.core.model import (
@@ -30,7 +30,7 @@ from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
 from coordinator.v1 import run_service_pb2 as run_pb
 from coordinator.v1 import run_service_pb2_grpc as run_grpc
 
-_Command = effects.SendStart | effects.SendStop | ReadLog
+_Command = effects.Command | ReadLog
 
 _SHORT = 500  # characters of a message in a list
 
@@ -154,6 +154,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 incarnation=IncarnationId(request.incarnation),
                 executor=wire.executor_from_pb(request.executor),
                 endpoint=wire.endpoint_from_pb(request.endpoint),
+                gpus=gpu_wire.offer_from_pb(request.gpus),
             )
         )
         spec = self._engine.spec(run_id)
@@ -247,6 +248,16 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 generation=command.generation, cluster_spec_zlib=self._packed[1]
             )
             return reservation_pb.AttendResponse(start=start)
+        if isinstance(command, effects.InspectGpus):
+            inspect = reservation_pb.InspectGpusCommand(
+                number=command.number, coordinator_id=command.coordinator_id, uuids=command.uuids
+            )
+            return reservation_pb.AttendResponse(inspect_gpus=inspect)
+        if isinstance(command, effects.ClaimGpus):
+            claim = reservation_pb.ClaimGpusCommand(
+                number=command.number, grants=gpu_wire.grants_to_pb(command.grants)
+            )
+            return reservation_pb.AttendResponse(claim_gpus=claim)
         stop = reservation_pb.StopCommand(
             generation=command.generation,
             reason=command.reason,
@@ -304,7 +315,16 @@ def _event_from(
     who = (session.run_id, session.member, session.incarnation)
     match message.WhichOneof("message"):
         case "heartbeat":
-            return events.Heard(*who)
+            tokens = map(gpu_wire.token_from_pb, message.heartbeat.leases)
+            return events.Heard(*who, leases=tuple(tokens))
+        case "gpus_inspected":
+            seen = message.gpus_inspected
+            sights = gpu_wire.sights_from_pb(seen.gpus)
+            return events.GpusInspected(*who, number=seen.number, sights=sights)
+        case "gpus_claimed":
+            told = message.gpus_claimed
+            refused = gpu_wire.sights_from_pb(told.refused)
+            return events.GpusClaimed(*who, number=told.number, refused=refused)
         case "process_ready":
             return events.ProcessReady(*who)
         case "main_entered":

@@ -29,6 +29,10 @@ CODES: dict[type[errors.TfleaseError], grpc.StatusCode] = {
     errors.LogUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleIncarnation: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CoordinatorUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.LeaseLost: grpc.StatusCode.ABORTED,
+    errors.UnknownGpu: grpc.StatusCode.NOT_FOUND,
+    errors.GpuHeld: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.GpusUnavailable: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """Errors that travel; the others are raised and caught in one process."""
 

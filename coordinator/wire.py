@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coordinator import gpu_wire
 from coordinator.core import model
 from coordinator.core.errors import InvalidReservation, InvalidRun
 from coordinator.v1 import log_service_pb2 as log_pb
@@ -134,6 +135,7 @@ def exit_to_pb(report: model.ExitReport) -> pb.ExitReport:
         survivors=map(_text, report.survivors),
         max_rss_bytes=report.max_rss_bytes,
         stop_duration=duration(report.stop_seconds),
+        gpus=map(gpu_wire.sight_to_pb, report.gpus),
     )
 
 
@@ -159,6 +161,7 @@ def exit_from_pb(message: pb.ExitReport) -> model.ExitReport:
         survivors=tuple(message.survivors),
         max_rss_bytes=message.max_rss_bytes,
         stop_seconds=seconds(message.stop_duration),
+        gpus=gpu_wire.sights_from_pb(message.gpus),
     )
 
 
@@ -177,6 +180,8 @@ def member_to_pb(view: model.MemberView, wall_offset: float) -> pb.Member:
         metrics=view.metrics,
         phase_time=_timestamp(view.phase_at + wall_offset),
         scheduling=f"failed: {task.message}" if task.failed else scheduling,
+        gpus=view.gpus,
+        gpu_obstacles=map(_text, view.gpu_obstacles),
     )
 
 
@@ -199,6 +204,8 @@ def member_from_pb(message: pb.Member) -> model.MemberView:
         ),
         step=message.step,
         metrics=dict(message.metrics),
+        gpus=tuple(message.gpus),
+        gpu_obstacles=tuple(message.gpu_obstacles),
     )
 
 
@@ -206,12 +213,10 @@ def member_from_pb(message: pb.Member) -> model.MemberView:
 
 
 def spec_to_pb(spec: model.RunSpec) -> pb.RunSpec:
-    roles = spec.roles
     return pb.RunSpec(
         name=spec.name,
-        roles=pb.RoleCounts(
-            chief=roles.chief, worker=roles.worker, ps=roles.ps, evaluator=roles.evaluator
-        ),
+        roles=_roles_to_pb(spec.roles),
+        gpus=_roles_to_pb(spec.gpus),
         reservation_timeout=duration(spec.reservation_timeout),
         liveness_ttl=duration(spec.liveness_ttl),
         fence_timeout=duration(spec.fence_timeout),
@@ -225,6 +230,16 @@ def spec_to_pb(spec: model.RunSpec) -> pb.RunSpec:
         tflease_version=spec.tflease_version,
         owner_timeout=None if spec.owner_timeout is None else duration(spec.owner_timeout),
     )
+
+
+def _roles_to_pb(roles: model.Roles) -> pb.RoleCounts:
+    return pb.RoleCounts(
+        chief=roles.chief, worker=roles.worker, ps=roles.ps, evaluator=roles.evaluator
+    )
+
+
+def _roles_from_pb(counts: pb.RoleCounts) -> model.Roles:
+    return model.Roles(counts.chief, counts.worker, counts.ps, counts.evaluator)
 
 
 def _role_to_pb(role: model.Role) -> str:
@@ -243,7 +258,6 @@ _SpecDuration = Literal["reservation_timeout", "liveness_ttl", "fence_timeout", 
 
 def spec_from_pb(message: pb.RunSpec) -> model.RunSpec:
     """Durations that are not set get the defaults. Raises InvalidRun."""
-    counts = message.roles
     defaults = model.RunSpec(model.Roles(worker=1))
 
     def or_default(name: _SpecDuration) -> float:
@@ -251,7 +265,8 @@ def spec_from_pb(message: pb.RunSpec) -> model.RunSpec:
         return float(getattr(defaults, name)) if value is None else seconds(value)
 
     return model.RunSpec(
-        roles=model.Roles(counts.chief, counts.worker, counts.ps, counts.evaluator),
+        roles=_roles_from_pb(message.roles),
+        gpus=_roles_from_pb(message.gpus),
         name=message.name or defaults.name,
         reservation_timeout=or_default("reservation_timeout"),
         liveness_ttl=or_default("liveness_ttl"),

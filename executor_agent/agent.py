@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.client import ReservationClient, Start, Stop
 from coordinator.core.model import (
     VERSION,
     Cause,
@@ -32,6 +31,7 @@ from coordinator.core.model import (
     MemberId,
     RunId,
 )
+from coordinator.member_client import ReservationClient, Start, Stop
 from executor_agent import claims, endpoint, framing, leftovers, logs, reach
 from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
 from executor_agent.core import peers, supervision

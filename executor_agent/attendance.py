@@ -15,15 +15,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from coordinator.client import (
-    Acknowledged,
-    Attendance,
-    Command,
-    Reservation,
-    ReservationClient,
-    Start,
-    Stop,
-)
 from coordinator.core import errors
 from coordinator.core.model import (
     Endpoint,
@@ -34,6 +25,15 @@ from coordinator.core.model import (
     MemberId,
     ReadLog,
     RunId,
+)
+from coordinator.member_client import (
+    Acknowledged,
+    Attendance,
+    Command,
+    Reservation,
+    ReservationClient,
+    Start,
+    Stop,
 )
 from executor_agent.core.outbox import Outbox
 from executor_agent.core.story import Line

@@ -86,6 +86,8 @@ def _while_forming(run: RunView, member: MemberView, now: float) -> str:
             return f"connected, then not heard of any more, on {member.executor}"
         case MemberPhase.FENCED:
             return f"was lost on {member.executor}; no other task has taken its place"
+        case MemberPhase.READY if member.gpu_obstacles:
+            return f"ready, waits for a GPU: {'; '.join(member.gpu_obstacles[:_NAMED])}"
         case _:
             return ""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from coordinator.core.gpu import LeaseToken
 from coordinator.core.model import ClusterSpec, IncarnationId, MemberId, RunId
 
 
@@ -51,6 +53,31 @@ class SendStop:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectGpus:
+    """Tell a member's agent to look whether these GPUs are free, until they are or another command
+    comes. ``number`` is younger than all tokens of ``coordinator_id`` up to now."""
+
+    run_id: RunId
+    member: MemberId
+    incarnation: IncarnationId
+    number: int
+    coordinator_id: str
+    uuids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimGpus:
+    """Tell a member's agent to claim exactly these GPUs on its host (token by UUID), and to let go
+    of all others. ``number`` tells the answers to two such commands apart."""
+
+    run_id: RunId
+    member: MemberId
+    incarnation: IncarnationId
+    number: int
+    grants: Mapping[str, LeaseToken]
+
+
+@dataclass(frozen=True, slots=True)
 class RunChanged:
     """Whoever watches the run should look again."""
 
@@ -59,10 +86,28 @@ class RunChanged:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A sentence for the coordinator's log."""
+    """A sentence for the coordinator's log. ``run_id`` None: about no run in particular."""
 
-    run_id: RunId
+    run_id: RunId | None
     text: str
 
 
-Effect = Granted | StandBy | SendStart | SendStop | RunChanged | Noted
+@dataclass(frozen=True, slots=True)
+class GpusGranted:
+    """A request for GPUs that no run has made has all of them."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpusRefused:
+    """A request for GPUs that no run has made was not granted within its patience."""
+
+    request_id: str
+    why: tuple[str, ...]
+
+
+Command = SendStart | SendStop | InspectGpus | ClaimGpus
+"""What goes to a member's agent, by way of its session."""
+
+Effect = Granted | StandBy | Command | RunChanged | Noted | GpusGranted | GpusRefused

@@ -129,3 +129,27 @@ class StaleIncarnation(TfleaseError):
     """Another task attempt holds the slot, or nobody does: stop."""
 
     reason = "STALE_INCARNATION"
+
+
+class LeaseLost(TfleaseError):
+    """The lease of a GPU is unknown, has lapsed, or was granted to another since: stop."""
+
+    reason = "LEASE_LOST"
+
+
+class UnknownGpu(TfleaseError):
+    """The coordinator has not heard of such a GPU."""
+
+    reason = "UNKNOWN_GPU"
+
+
+class GpuHeld(TfleaseError):
+    """Somebody holds the GPU: stop that run first."""
+
+    reason = "GPU_HELD"
+
+
+class GpusUnavailable(TfleaseError, TimeoutError):
+    """The GPUs were not to be had in time; the message says who has them."""
+
+    reason = "GPUS_UNAVAILABLE"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
 from coordinator.core.model import (
     Endpoint,
     ExecutorInfo,
@@ -88,6 +89,7 @@ class ReservationRequested:
     incarnation: IncarnationId
     executor: ExecutorInfo
     endpoint: Endpoint
+    gpus: GpuOffer = NO_GPUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,25 @@ class SessionClosed(_FromMember):
 
 @dataclass(frozen=True, slots=True)
 class Heard(_FromMember):
-    """A beat."""
+    """A beat. ``leases``: of the GPUs that it holds, to be renewed."""
+
+    leases: tuple[LeaseToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpusInspected(_FromMember):
+    """The answer to ``InspectGpus``."""
+
+    number: int
+    sights: tuple[GpuSight, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GpusClaimed(_FromMember):
+    """The answer to ``ClaimGpus``: all are claimed but the ``refused``, which somebody else has."""
+
+    number: int
+    refused: tuple[GpuSight, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +189,20 @@ Event = (
     | MainEntered
     | ProgressMade
     | ProcessEnded
+    | GpusInspected
+    | GpusClaimed
     | CoordinatorPaused
     | TimePassed
 )
 
 MemberEvent = (
-    SessionOpened | SessionClosed | Heard | ProcessReady | MainEntered | ProgressMade | ProcessEnded
+    SessionOpened
+    | SessionClosed
+    | Heard
+    | ProcessReady
+    | MainEntered
+    | ProgressMade
+    | ProcessEnded
+    | GpusInspected
+    | GpusClaimed
 )

@@ -13,7 +13,6 @@ _NEVER = float("inf")
 def check_run(
     phase: RunPhase,
     members: Collection[Member],
-    *,
     settled: bool,
     deadline: float,
     silence_deadline: float,

@@ -6,11 +6,13 @@ refused raises a ``TfleaseError`` and changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from coordinator.core import diagnosis, events
-from coordinator.core.effects import Effect, RunChanged
+from coordinator.core.effects import Effect, GpusGranted, GpusRefused, Noted, RunChanged
 from coordinator.core.errors import InvalidRun, UnknownRun
+from coordinator.core.lease_book import Acquired, BookEffect, Expired, LeaseBook, Told
 from coordinator.core.model import RunId, RunPhase, RunView
 from coordinator.core.run import Run
 
@@ -19,23 +21,37 @@ KEPT_RUNS = 100
 
 
 class Machine:
-    """All runs of one coordinator."""
+    """All runs of one coordinator, and the book of GPUs that they share. ``coordinator_id``: never
+    used by another one, not even by the one before a restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, coordinator_id: str) -> None:
         self._runs: dict[RunId, Run] = {}
+        self.book = LeaseBook(coordinator_id)
 
     def handle(self, event: events.Event, now: float) -> tuple[Effect, ...]:
         """Applies one event at the instant ``now`` (seconds, never going back).
 
         Raises UnknownRun, RunOver, InvalidReservation, ExecutorUnfit, StaleIncarnation,
-        InvalidRun.
+        InvalidRun, LeaseLost.
         """
+        return (*self._handle(event, now), *self.settle_gpus(now))
+
+    def settle_gpus(self, now: float) -> tuple[Effect, ...]:
+        """What follows from a change of the book; to be called after it was used directly."""
+        effects: list[Effect] = []
+        while news := self.book.take_effects():
+            effects += [each for item in news for each in _from_book(item, self._runs)]
+            for run in self._runs.values():
+                effects += run.form_if_ready(now)
+        return tuple(effects)
+
+    def _handle(self, event: events.Event, now: float) -> tuple[Effect, ...]:
         match event:
             case events.RunCreated(run_id=run_id, spec=spec):
                 if run_id in self._runs:
                     raise InvalidRun(f"run {run_id} exists already")
                 self._forget_old()
-                self._runs[run_id] = Run(run_id, spec, now)
+                self._runs[run_id] = Run(run_id, spec, self.book, now)
                 return (RunChanged(run_id),)
             case events.StopRequested(run_id=run_id, reason=reason, grace=grace):
                 return tuple(self._run(run_id).stop(reason, grace, now))
@@ -52,8 +68,10 @@ class Machine:
             case events.CoordinatorPaused(seconds=seconds):
                 for run in self._runs.values():
                     run.extend(seconds)
+                self.book.extend(seconds)
                 return ()
             case events.TimePassed():
+                self.book.pass_time(now)
                 return tuple(effect for run in self._due(now) for effect in run.pass_time(now))
             case _:
                 return tuple(self._run(event.run_id).attend(event, now))
@@ -76,7 +94,8 @@ class Machine:
     def next_deadline(self) -> float:
         """The instant at which ``TimePassed`` is due at the latest; infinity when never. It may
         be earlier than needed, never later."""
-        return min((run.next_deadline() for run in self._runs.values()), default=float("inf"))
+        deadlines = (run.next_deadline() for run in self._runs.values())
+        return min(*deadlines, self.book.next_deadline(), float("inf"))
 
     def phase(self, run_id: RunId) -> RunPhase:
         """Where a run stands, without the price of a view. Raises UnknownRun."""
@@ -93,5 +112,19 @@ class Machine:
 
     def check_invariants(self) -> None:
         """What must hold between events (ARCHITECTURE.md, "Invariants"). Raises AssertionError."""
+        self.book.check_invariants()
         for run in self._runs.values():
             run.check_invariants()
+
+
+def _from_book(news: BookEffect, runs: Mapping[RunId, Run]) -> list[Effect]:
+    """Requests of runs are answered by the runs themselves, which ask again."""
+    match news:
+        case Told(text=text):
+            return [Noted(None, text)]
+        case Acquired(request_id=request_id) if RunId(request_id.partition("/")[0]) not in runs:
+            return [GpusGranted(request_id)]
+        case Expired(request_id=request_id, why=why):
+            return [GpusRefused(request_id, why)]
+        case _:  # the silence of a run's member has its own, shorter clock
+            return []

@@ -94,8 +94,8 @@ class Member:
         """Why it ended; None while it has not."""
         return self.exit.cause if self.exit is not None and self.is_settled else None
 
-    def view(self) -> MemberView:
-        """A frozen copy."""
+    def view(self, gpus: tuple[str, ...] = (), obstacles: tuple[str, ...] = ()) -> MemberView:
+        """A frozen copy, with what was granted to it and what is in the way of more."""
         return MemberView(
             id=self.id,
             phase=self.phase,
@@ -107,4 +107,6 @@ class Member:
             task=self.task,
             step=self.step,
             metrics=dict(self.metrics),
+            gpus=gpus,
+            gpu_obstacles=obstacles,
         )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import NewType
 
 from coordinator.core.errors import InvalidRun
+from coordinator.core.gpu import GpuSight
 
 VERSION = "0.1.0"
 """Of tflease; driver and executors must have the same."""
@@ -62,17 +63,12 @@ class MemberPhase(enum.Enum):
     @property
     def is_live(self) -> bool:
         """True while an agent holds the slot and may have a process."""
-        return self in _LIVE
+        return self.value in ("reserved", "ready", "starting", "running")
 
     @property
     def has_ended(self) -> bool:
         """True when nothing more is waited for: proven gone, never begun, or fenced."""
         return self in (MemberPhase.EXITED, MemberPhase.STOPPED, MemberPhase.FENCED)
-
-
-_LIVE = frozenset(
-    {MemberPhase.RESERVED, MemberPhase.READY, MemberPhase.STARTING, MemberPhase.RUNNING}
-)
 
 
 class Cause(enum.Enum):
@@ -219,7 +215,8 @@ class RunSpec:
 
     ``completion``: the roles whose members must all finish for the run to be complete; empty
     means the default rule (``completion.default_roles``). ``owner_timeout``: how long the owner may
-    be away before the run is cancelled; None where the coordinator watches it by itself.
+    be away before the run is cancelled; None where the coordinator watches it by itself. ``gpus``:
+    for each member of a role.
     """
 
     roles: Roles
@@ -233,6 +230,7 @@ class RunSpec:
     python_version: str = ""
     tflease_version: str = ""
     owner_timeout: float | None = None
+    gpus: Roles = Roles()
 
     def __post_init__(self) -> None:
         if self.roles.total == 0:
@@ -255,6 +253,9 @@ class RunSpec:
         for role, seconds in self.grace.items():
             if not 0 <= seconds <= MAX_GRACE:
                 raise InvalidRun(f"grace of {role.value}: {seconds} is not in 0..{MAX_GRACE} s")
+        for role in Role:
+            if self.gpus.count(role) and not self.roles.count(role):
+                raise InvalidRun(f"gpus names {role.value}, which has no members")
         for role in self.completion:
             if self.roles.count(role) == 0:
                 raise InvalidRun(f"completion names {role.value}, which has no members")
@@ -276,7 +277,8 @@ ClusterSpec = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class ExitReport:
-    """How a member's process ended, as its sentinel, bootstrap and agent saw it."""
+    """How a member's process ended, as its sentinel, bootstrap and agent saw it. ``gpus``: how its
+    GPUs looked to the agent after that."""
 
     cause: Cause
     exit_code: int | None = None
@@ -291,11 +293,11 @@ class ExitReport:
     survivors: tuple[str, ...] = ()
     max_rss_bytes: int = 0
     stop_seconds: float = 0.0
+    gpus: tuple[GpuSight, ...] = ()
 
     def to_json(self) -> str:
         """The text that ``from_json`` reads."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return json.dumps({**values, "cause": self.cause.value, "proof": self.proof.value})
+        return json.dumps({**asdict(self), "cause": self.cause.value, "proof": self.proof.value})
 
     @classmethod
     def from_json(cls, text: str) -> ExitReport:
@@ -305,6 +307,7 @@ class ExitReport:
             values["cause"] = Cause(values["cause"])
             values["proof"] = Proof(values["proof"])
             values["survivors"] = tuple(values["survivors"])
+            values["gpus"] = tuple(map(GpuSight.of, values["gpus"]))
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an exit report: {error!r}") from None
@@ -340,7 +343,8 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """A member as others see it."""
+    """A member as others see it. ``gpus``: the UUIDs that were granted to it; ``gpu_obstacles``:
+    who or what is in the way of those that it waits for, a sentence each."""
 
     id: MemberId
     phase: MemberPhase
@@ -352,6 +356,8 @@ class MemberView:
     task: TaskState = TaskState()
     step: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    gpu_obstacles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

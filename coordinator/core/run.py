@@ -12,16 +12,17 @@ from coordinator.core.effects import (
     Effect,
     Noted,
     RunChanged,
-    SendStart,
     SendStop,
     StandBy,
 )
 from coordinator.core.ending import Ending, Kind
 from coordinator.core.errors import InvalidReservation, StaleIncarnation
+from coordinator.core.gang import Gang
+from coordinator.core.gang_leases import check_offer
+from coordinator.core.lease_book import LeaseBook
 from coordinator.core.member import Member
 from coordinator.core.model import (
     Cause,
-    ClusterSpec,
     ExitReport,
     Failure,
     MemberPhase,
@@ -45,11 +46,10 @@ _ENDED = {
 class Run:
     """Mutable state of one run."""
 
-    def __init__(self, run_id: RunId, spec: RunSpec, now: float) -> None:
+    def __init__(self, run_id: RunId, spec: RunSpec, book: LeaseBook, now: float) -> None:
         self.run_id = run_id
         self.spec = spec
         self.phase = RunPhase.FORMING
-        self.generation = 0
         self.revision = 1
         self.created_at = now
         self.ended_at = _NEVER
@@ -57,7 +57,8 @@ class Run:
         self._silence = liveness.SilenceWatch(self._members.values(), spec)
         self._forming_deadline = now + spec.reservation_timeout
         self._owner = OwnerClock(spec.owner_timeout, now)
-        self._cluster_spec: ClusterSpec = {}
+        self._gang = Gang(run_id, spec, self._members.values(), book)
+        self._leases = self._gang.leases
         self._ending: Ending | None = None
         self._settled = False
         self._slots = Slots()
@@ -87,17 +88,12 @@ class Run:
             member = self._members.get(slot)
             if member is not None:
                 member.task = task
-        for member in (each for each in self._members.values() if each.task.failed):
-            if self.phase is RunPhase.FORMING and member.phase is MemberPhase.EXPECTED:
-                return self._fail_task(member, now)
-            if self.phase is RunPhase.RUNNING and member.phase.is_live:
-                # A cancel: Spark tells the driver at once, and kills the task 2 to 4 s later.
-                return self._fail_task(member, now)
-        return self._changed()
+        given_up = verdicts.given_up(self.phase, self._members.values())
+        return self._changed() if given_up is None else self._fail_task(given_up, now)
 
     def _fail_task(self, member: Member, now: float) -> list[Effect]:
         failure = verdicts.of_job(member.view(), forming=self.phase is RunPhase.FORMING)
-        return self._end(Kind.FAILED, RunTrigger.FAILED, failure.summary, now, failure=failure)
+        return self._fail(failure, now)
 
     def task_returned(self, event: events.TaskReturned, now: float) -> list[Effect]:
         """The proof by way of Spark: as good as the agent's own report, which mostly came first.
@@ -106,7 +102,7 @@ class Run:
         if member is None:
             raise InvalidReservation(f"run {self.run_id} has no {event.member}")
         is_holder = member.incarnation == event.incarnation and member.is_watched
-        report = self._counted(event.report, self.generation)
+        report = self._counted(event.report, self._gang.generation)
         if self.phase is RunPhase.FORMING and (is_holder or member.phase is MemberPhase.EXPECTED):
             return self._forming_task_returned(member, report, now)
         return self._process_ended(member, report, now) if is_holder else []
@@ -119,8 +115,7 @@ class Run:
         if member.is_watched:
             member.exit = report
             member.move(MemberTrigger.VACATE, now)
-        failure = verdicts.of_task(member.id, report, member.executor)
-        return self._end(Kind.FAILED, RunTrigger.FAILED, failure.summary, now, failure=failure)
+        return self._fail(verdicts.of_task(member.id, report, member.executor), now)
 
     # -- events of a member ----------------------------------------------------------------
 
@@ -135,7 +130,9 @@ class Run:
         if member.incarnation == event.incarnation:
             member.last_heard_at = max(member.last_heard_at, now)
             return [given]
+        check_offer(self.spec, event.member, event.executor, event.gpus)
         member.reserve(event.incarnation, event.executor, event.endpoint, now)
+        self._leases.offer(member, event.executor, event.gpus, now)
         self._silence.expect(member)
         return [given, *self._changed()]
 
@@ -154,10 +151,17 @@ class Run:
             return self._ended(member, event, now)
         effects = self._return_if_lost(member, now)
         match event:
-            case events.Heard():
+            case events.Heard(leases=tokens):
+                self._leases.renew(member.id, tokens, now)
                 return effects
             case events.SessionOpened():
                 return effects + self._command_again(member)
+            case events.GpusInspected() | events.GpusClaimed():
+                return [
+                    *effects,
+                    *self._gang.hear_of_gpus(member, event, now),
+                    *self.form_if_ready(now),
+                ]
             case events.ProcessReady():
                 return effects + self._ready(member, now)
             case events.MainEntered(generation=generation):
@@ -175,25 +179,25 @@ class Run:
             MemberTrigger.RETURN_READY if member.is_ready else MemberTrigger.RETURN_RESERVED, now
         )
         self._silence.expect(member)
-        return [*self._changed(), *self._form_if_ready(now)]
+        return [*self._changed(), *self.form_if_ready(now)]
 
     def _command_again(self, member: Member) -> list[Effect]:
         """A session may have been lost with a command in it; commands are idempotent."""
         if member.stop_sent or not member.is_watched:
             return [self._stop_command(member)]
         if member.phase is MemberPhase.STARTING:
-            return [self._start_command(member)]
-        return []
+            return [*self._leases.said_last(member.id), self._gang.start_command(member)]
+        return self._leases.said_last(member.id)
 
     def _ready(self, member: Member, now: float) -> list[Effect]:
         member.is_ready = True
         if member.phase is not MemberPhase.RESERVED:
             return []
         member.move(MemberTrigger.READY, now)
-        return [*self._changed(), *self._form_if_ready(now)]
+        return [*self._changed(), *self.form_if_ready(now)]
 
     def _entered(self, member: Member, generation: int, now: float) -> list[Effect]:
-        if generation != self.generation or member.phase is not MemberPhase.STARTING:
+        if generation != self._gang.generation or member.phase is not MemberPhase.STARTING:
             return []
         member.move(MemberTrigger.ENTER, now)
         self._clear_forming_deadline()
@@ -205,13 +209,13 @@ class Run:
             self._forming_deadline = _NEVER
 
     def _progress(self, member: Member, event: events.ProgressMade) -> list[Effect]:
-        if event.generation != self.generation or not member.phase.is_live:
+        if event.generation != self._gang.generation or not member.phase.is_live:
             return []
         member.step, member.metrics = event.step, dict(event.metrics)
         return self._changed()
 
     def _ended(self, member: Member, event: events.ProcessEnded, now: float) -> list[Effect]:
-        if event.generation not in (0, self.generation) or not member.is_watched:
+        if event.generation not in (0, self._gang.generation) or not member.is_watched:
             return []
         return self._process_ended(member, self._counted(event.report, event.generation), now)
 
@@ -226,43 +230,37 @@ class Run:
             member.move(MemberTrigger.VACATE, now)
             if member.task.failed:
                 return self._fail_task(member, now)
-            return self._changed()
+            return [*self._leases.give_back(now), *self._changed()]
+        self._leases.ended(member.id, report, now)
         stopped = report.cause is Cause.STOPPED
         member.move(MemberTrigger.STOP if stopped else MemberTrigger.EXIT, now)
         return self._member_settled(member, report, now)
 
     # -- the gang --------------------------------------------------------------------------
 
-    def _form_if_ready(self, now: float) -> list[Effect]:
-        members = list(self._members.values())
+    def form_if_ready(self, now: float) -> list[Effect]:
+        """Maybe what has changed, here or in the book of GPUs, is what the gang waits for."""
         if self.phase is not RunPhase.FORMING:  # "ready" may cross our "stop"
             return []
-        if any(member.phase is not MemberPhase.READY for member in members):
+        if any(member.phase is not MemberPhase.READY for member in self._members.values()):
             return []
-        problem = roster.address_problem(member.view() for member in members)
+        if not self._leases.is_complete:
+            asked = self._leases.advance(now)
+            return [*asked, *self._changed()] if asked else []
+        problem = self._gang.problem()
         if problem:
-            failure = Failure(Cause.TASK_FAILED, problem)
-            return self._end(Kind.FAILED, RunTrigger.FAILED, problem, now, failure=failure)
-        self.generation += 1
+            return self._fail(Failure(Cause.TASK_FAILED, problem), now)
         self.phase = next_run_phase(self.phase, RunTrigger.GANG_READY)
-        self._cluster_spec = roster.cluster_spec(
-            (member.id, member.endpoint) for member in members if member.endpoint is not None
-        )
-        for member in members:
-            member.move(MemberTrigger.START, now)
-        return [*self._changed(), *(self._start_command(member) for member in members)]
-
-    def _start_command(self, member: Member) -> SendStart:
-        assert member.incarnation is not None
-        spec = self._cluster_spec
-        return SendStart(self.run_id, member.id, member.incarnation, self.generation, spec)
+        return [*self._changed(), *self._gang.start(now)]
 
     def _stop_command(self, member: Member) -> SendStop:
         """To a member of a run that goes on, only a fenced one: it has no time left."""
         assert member.incarnation is not None
-        reason = self._ending.reason if self._ending is not None else "fenced"
-        grace = self._ending.grace_of(member) if self._ending is not None else 0.0
-        return SendStop(self.run_id, member.id, member.incarnation, self.generation, reason, grace)
+        reason, grace = "fenced", 0.0
+        if self._ending is not None:
+            reason, grace = self._ending.reason, self._ending.grace_of(member)
+        generation = self._gang.generation
+        return SendStop(self.run_id, member.id, member.incarnation, generation, reason, grace)
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -279,6 +277,9 @@ class Run:
             return self._end(Kind.WELL, RunTrigger.COMPLETED, "training is complete", now)
         return self._changed()
 
+    def _fail(self, failure: Failure, now: float) -> list[Effect]:
+        return self._end(Kind.FAILED, RunTrigger.FAILED, failure.summary, now, failure=failure)
+
     def _end(
         self,
         kind: Kind,
@@ -290,6 +291,8 @@ class Run:
         failure: Failure | None = None,
         first: Member | None = None,
     ) -> list[Effect]:
+        if self.phase is RunPhase.FORMING:
+            self._leases.give_back(now)
         self.phase = next_run_phase(self.phase, trigger)
         self._forming_deadline = _NEVER
         members = list(self._members.values())
@@ -302,7 +305,10 @@ class Run:
 
     def _go_on(self, now: float) -> list[Effect]:
         assert self._ending is not None
-        effects: list[Effect] = [*map(self._stop_command, self._ending.advance(now))]
+        told = self._ending.advance(now)
+        effects: list[Effect] = [*map(self._stop_command, told)]
+        for member in told:
+            self._leases.leaving(member.id, now)
         self._silence.rearm()
         members = self._members.values()
         if not self._settled and all(member.is_settled for member in members):
@@ -330,24 +336,25 @@ class Run:
     def _notice_silence(self, now: float) -> list[Effect]:
         due = self._silence.due(now)
         lost = [member for member in due if member.phase is not MemberPhase.LOST]
+        effects: list[Effect] = []
         for member in due:  # all before anybody is told to stop: their silence is not our doing
             if member.phase is MemberPhase.LOST:
                 member.move(MemberTrigger.FENCE, now)
+                effects += self._leases.lost(member.id, now)
             else:
                 member.move(MemberTrigger.LOSE, now)
                 member.exit = liveness.lost_report(member, now)
         if lost and self.phase is RunPhase.RUNNING:
             reason = f"{lost[0].id} failed: {Cause.LOST_CONTACT.value}"
-            return self._end(Kind.FAILED, RunTrigger.FAILED, reason, now, first=lost[0])
+            return effects + self._end(Kind.FAILED, RunTrigger.FAILED, reason, now, first=lost[0])
         if self._ending is not None:
             for member in lost:
                 self._ending.observe(member, now)
-        return self._changed() if due else []
+        return effects + self._changed() if due else []
 
     def _time_out(self, now: float) -> list[Effect]:
         text = diagnosis.timed_out(self.view(now), now)
-        failure = Failure(Cause.GANG_INCOMPLETE, text)
-        return self._end(Kind.FAILED, RunTrigger.FAILED, text, now, failure=failure)
+        return self._fail(Failure(Cause.GANG_INCOMPLETE, text), now)
 
     def next_deadline(self) -> float:
         """When ``pass_time`` must be called at the latest; infinity after the end."""
@@ -376,8 +383,8 @@ class Run:
             run_id=self.run_id,
             spec=self.spec,
             phase=self.phase,
-            generation=self.generation,
-            members=tuple(member.view() for member in self._members.values()),
+            generation=self._gang.generation,
+            members=tuple(self._leases.view(member) for member in self._members.values()),
             created_at=self.created_at,
             revision=self.revision,
             failure=self._ending.failure if self._ending else None,
@@ -388,10 +395,5 @@ class Run:
 
     def check_invariants(self) -> None:
         """What must hold between events. Raises AssertionError."""
-        invariants.check_run(
-            self.phase,
-            self._members.values(),
-            settled=self._settled,
-            deadline=self.next_deadline(),
-            silence_deadline=self._silence.next_at,
-        )
+        deadlines = self.next_deadline(), self._silence.next_at
+        invariants.check_run(self.phase, self._members.values(), self._settled, *deadlines)

@@ -8,17 +8,20 @@ stop outrank what happened before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from coordinator.core.member import Member
 from coordinator.core.model import (
     Cause,
     ExecutorInfo,
     ExitReport,
     Failure,
     MemberId,
+    MemberPhase,
     MemberView,
     Role,
+    RunPhase,
 )
 
 
@@ -65,6 +68,18 @@ def of_job(member: MemberView, *, forming: bool) -> Failure:
     where = f" on {member.executor}" if member.executor else ""
     text = f"{member.id}{where} lost its Spark task: {why}"
     return Failure(Cause.PREEMPTED, text, member.id, member.exit)
+
+
+def given_up(phase: RunPhase, members: Iterable[Member]) -> Member | None:
+    """The first of them whose Spark task has failed for good, which its agent cannot know: it
+    never came, or was cancelled. Spark tells the driver at once, and kills the task 2 to 4 s later.
+    """
+    for member in members:
+        never_came = phase is RunPhase.FORMING and member.phase is MemberPhase.EXPECTED
+        is_cancelled = phase is RunPhase.RUNNING and member.phase.is_live
+        if member.task.failed and (never_came or is_cancelled):
+            return member
+    return None
 
 
 def unasked(report: ExitReport, generation: int, *, forming: bool) -> ExitReport:

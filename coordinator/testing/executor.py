@@ -8,13 +8,6 @@ import secrets
 from contextlib import suppress
 from types import TracebackType
 
-from coordinator.client import (
-    Attendance,
-    Reservation,
-    ReservationClient,
-    Start,
-    Stop,
-)
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import (
     VERSION,
@@ -27,6 +20,7 @@ from coordinator.core.model import (
     Role,
     RunId,
 )
+from coordinator.member_client import Attendance, Reservation, ReservationClient, Start, Stop
 from coordinator.testing.gates import Gates
 from coordinator.testing.life import Life
 from coordinator.testing.peer import HalfMessage

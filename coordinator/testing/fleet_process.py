@@ -17,9 +17,9 @@ import threading
 import time
 from contextlib import AsyncExitStack
 
-from coordinator.client import ReservationClient
 from coordinator.core.errors import TfleaseError
 from coordinator.core.model import RunId
+from coordinator.member_client import ReservationClient
 from coordinator.testing.executor import FakeExecutor
 from coordinator.testing.gates import Gates
 from coordinator.testing.outcome import Crew, MomentSeen, Outcome, line, moments_line

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 
-from coordinator.client import ReservationClient
 from coordinator.core import roster
 from coordinator.core.model import ExitReport, Roles, RunId, RunSpec, RunView
+from coordinator.member_client import ReservationClient
 from coordinator.testing.clock import ManualClock
 from coordinator.testing.executor import FakeExecutor
 from coordinator.testing.gates import Gates

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from coordinator.client import Acknowledged, Attendance, Start, Stop
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
+from coordinator.member_client import Acknowledged, Attendance, Start, Stop
 
 
 class FakeSession:

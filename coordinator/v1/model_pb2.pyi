@@ -67,6 +67,15 @@ class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROOF_UNSPECIFIED: _ClassVar[Proof]
     PROOF_SWEEP: _ClassVar[Proof]
     PROOF_KERNEL: _ClassVar[Proof]
+
+class LeaseState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEASE_STATE_UNSPECIFIED: _ClassVar[LeaseState]
+    LEASE_STATE_FREE: _ClassVar[LeaseState]
+    LEASE_STATE_HELD: _ClassVar[LeaseState]
+    LEASE_STATE_RELEASING: _ClassVar[LeaseState]
+    LEASE_STATE_UNPROVEN: _ClassVar[LeaseState]
+    LEASE_STATE_QUARANTINED: _ClassVar[LeaseState]
 ROLE_UNSPECIFIED: Role
 ROLE_CHIEF: Role
 ROLE_WORKER: Role
@@ -109,6 +118,12 @@ CAUSE_STALLED: Cause
 PROOF_UNSPECIFIED: Proof
 PROOF_SWEEP: Proof
 PROOF_KERNEL: Proof
+LEASE_STATE_UNSPECIFIED: LeaseState
+LEASE_STATE_FREE: LeaseState
+LEASE_STATE_HELD: LeaseState
+LEASE_STATE_RELEASING: LeaseState
+LEASE_STATE_UNPROVEN: LeaseState
+LEASE_STATE_QUARANTINED: LeaseState
 
 class MemberId(_message.Message):
     __slots__ = ("role", "index")
@@ -159,7 +174,7 @@ class ExecutorInfo(_message.Message):
     def __init__(self, executor_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., pid: _Optional[int] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., directory: _Optional[str] = ..., leftovers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version", "owner_timeout")
+    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version", "owner_timeout", "gpus")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +186,7 @@ class RunSpec(_message.Message):
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
     TFLEASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     OWNER_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     name: str
     roles: RoleCounts
     reservation_timeout: _duration_pb2.Duration
@@ -182,7 +198,8 @@ class RunSpec(_message.Message):
     python_version: str
     tflease_version: str
     owner_timeout: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., owner_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    gpus: RoleCounts
+    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., owner_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., gpus: _Optional[_Union[RoleCounts, _Mapping]] = ...) -> None: ...
 
 class RoleGrace(_message.Message):
     __slots__ = ("role", "grace")
@@ -193,7 +210,7 @@ class RoleGrace(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ExitReport(_message.Message):
-    __slots__ = ("exit_code", "signal", "killed_by_us", "reason", "cause", "exception_type", "message", "traceback", "log_tail", "proof", "survivors", "max_rss_bytes", "stop_duration")
+    __slots__ = ("exit_code", "signal", "killed_by_us", "reason", "cause", "exception_type", "message", "traceback", "log_tail", "proof", "survivors", "max_rss_bytes", "stop_duration", "gpus")
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     KILLED_BY_US_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +224,7 @@ class ExitReport(_message.Message):
     SURVIVORS_FIELD_NUMBER: _ClassVar[int]
     MAX_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     STOP_DURATION_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     exit_code: int
     signal: int
     killed_by_us: bool
@@ -220,10 +238,77 @@ class ExitReport(_message.Message):
     survivors: _containers.RepeatedScalarFieldContainer[str]
     max_rss_bytes: int
     stop_duration: _duration_pb2.Duration
-    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., killed_by_us: bool = ..., reason: _Optional[str] = ..., cause: _Optional[_Union[Cause, str]] = ..., exception_type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., log_tail: _Optional[str] = ..., proof: _Optional[_Union[Proof, str]] = ..., survivors: _Optional[_Iterable[str]] = ..., max_rss_bytes: _Optional[int] = ..., stop_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuSight]
+    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., killed_by_us: bool = ..., reason: _Optional[str] = ..., cause: _Optional[_Union[Cause, str]] = ..., exception_type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., log_tail: _Optional[str] = ..., proof: _Optional[_Union[Proof, str]] = ..., survivors: _Optional[_Iterable[str]] = ..., max_rss_bytes: _Optional[int] = ..., stop_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[GpuSight, _Mapping]]] = ...) -> None: ...
+
+class LeaseToken(_message.Message):
+    __slots__ = ("coordinator_id", "number")
+    COORDINATOR_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    coordinator_id: str
+    number: int
+    def __init__(self, coordinator_id: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class GpuSight(_message.Message):
+    __slots__ = ("uuid", "is_free", "index", "name", "memory_total", "memory_used", "holder", "pids")
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    IS_FREE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    uuid: str
+    is_free: bool
+    index: int
+    name: str
+    memory_total: int
+    memory_used: int
+    holder: str
+    pids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, uuid: _Optional[str] = ..., is_free: bool = ..., index: _Optional[int] = ..., name: _Optional[str] = ..., memory_total: _Optional[int] = ..., memory_used: _Optional[int] = ..., holder: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GpuOffer(_message.Message):
+    __slots__ = ("gpus", "is_assigned", "problem")
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    IS_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuSight]
+    is_assigned: bool
+    problem: str
+    def __init__(self, gpus: _Optional[_Iterable[_Union[GpuSight, _Mapping]]] = ..., is_assigned: bool = ..., problem: _Optional[str] = ...) -> None: ...
+
+class GpuLease(_message.Message):
+    __slots__ = ("uuid", "state", "hostname", "boot_id", "name", "token", "holder", "who", "state_time", "expire_time", "reason", "pids")
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    STATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    uuid: str
+    state: LeaseState
+    hostname: str
+    boot_id: str
+    name: str
+    token: LeaseToken
+    holder: str
+    who: str
+    state_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    reason: str
+    pids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, uuid: _Optional[str] = ..., state: _Optional[_Union[LeaseState, str]] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[_Union[LeaseToken, _Mapping]] = ..., holder: _Optional[str] = ..., who: _Optional[str] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("id", "phase", "incarnation", "executor", "endpoint", "exit", "step", "metrics", "phase_time", "scheduling")
+    __slots__ = ("id", "phase", "incarnation", "executor", "endpoint", "exit", "step", "metrics", "phase_time", "scheduling", "gpus", "gpu_obstacles")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +326,8 @@ class Member(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     PHASE_TIME_FIELD_NUMBER: _ClassVar[int]
     SCHEDULING_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    GPU_OBSTACLES_FIELD_NUMBER: _ClassVar[int]
     id: MemberId
     phase: MemberPhase
     incarnation: str
@@ -251,7 +338,9 @@ class Member(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     phase_time: _timestamp_pb2.Timestamp
     scheduling: str
-    def __init__(self, id: _Optional[_Union[MemberId, _Mapping]] = ..., phase: _Optional[_Union[MemberPhase, str]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ..., exit: _Optional[_Union[ExitReport, _Mapping]] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., phase_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scheduling: _Optional[str] = ...) -> None: ...
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    gpu_obstacles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[_Union[MemberId, _Mapping]] = ..., phase: _Optional[_Union[MemberPhase, str]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ..., exit: _Optional[_Union[ExitReport, _Mapping]] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., phase_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scheduling: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., gpu_obstacles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("cause", "member", "summary", "exit", "others")

@@ -12,18 +12,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReserveRequest(_message.Message):
-    __slots__ = ("run_id", "member", "incarnation", "executor", "endpoint")
+    __slots__ = ("run_id", "member", "incarnation", "executor", "endpoint", "gpus")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     EXECUTOR_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     member: _model_pb2.MemberId
     incarnation: str
     executor: _model_pb2.ExecutorInfo
     endpoint: _model_pb2.Endpoint
-    def __init__(self, run_id: _Optional[str] = ..., member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[_model_pb2.ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[_model_pb2.Endpoint, _Mapping]] = ...) -> None: ...
+    gpus: _model_pb2.GpuOffer
+    def __init__(self, run_id: _Optional[str] = ..., member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[_model_pb2.ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[_model_pb2.Endpoint, _Mapping]] = ..., gpus: _Optional[_Union[_model_pb2.GpuOffer, _Mapping]] = ...) -> None: ...
 
 class ReserveResponse(_message.Message):
     __slots__ = ("outcome", "retry_delay", "holder", "beat_interval", "fence_timeout")
@@ -48,7 +50,7 @@ class ReserveResponse(_message.Message):
     def __init__(self, outcome: _Optional[_Union[ReserveResponse.Outcome, str]] = ..., retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., holder: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttendRequest(_message.Message):
-    __slots__ = ("sequence", "hello", "heartbeat", "process_ready", "main_entered", "progress", "process_exited", "goodbye", "log_chunk")
+    __slots__ = ("sequence", "hello", "heartbeat", "process_ready", "main_entered", "progress", "process_exited", "goodbye", "log_chunk", "gpus_inspected", "gpus_claimed")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +60,8 @@ class AttendRequest(_message.Message):
     PROCESS_EXITED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     LOG_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    GPUS_INSPECTED_FIELD_NUMBER: _ClassVar[int]
+    GPUS_CLAIMED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     hello: AgentHello
     heartbeat: Heartbeat
@@ -67,7 +71,9 @@ class AttendRequest(_message.Message):
     process_exited: ProcessExited
     goodbye: Goodbye
     log_chunk: LogChunk
-    def __init__(self, sequence: _Optional[int] = ..., hello: _Optional[_Union[AgentHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., process_ready: _Optional[_Union[ProcessReady, _Mapping]] = ..., main_entered: _Optional[_Union[MainEntered, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., process_exited: _Optional[_Union[ProcessExited, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., log_chunk: _Optional[_Union[LogChunk, _Mapping]] = ...) -> None: ...
+    gpus_inspected: GpusInspected
+    gpus_claimed: GpusClaimed
+    def __init__(self, sequence: _Optional[int] = ..., hello: _Optional[_Union[AgentHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., process_ready: _Optional[_Union[ProcessReady, _Mapping]] = ..., main_entered: _Optional[_Union[MainEntered, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., process_exited: _Optional[_Union[ProcessExited, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., log_chunk: _Optional[_Union[LogChunk, _Mapping]] = ..., gpus_inspected: _Optional[_Union[GpusInspected, _Mapping]] = ..., gpus_claimed: _Optional[_Union[GpusClaimed, _Mapping]] = ...) -> None: ...
 
 class AgentHello(_message.Message):
     __slots__ = ("run_id", "member", "incarnation")
@@ -80,8 +86,26 @@ class AgentHello(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("leases",)
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedCompositeFieldContainer[_model_pb2.LeaseToken]
+    def __init__(self, leases: _Optional[_Iterable[_Union[_model_pb2.LeaseToken, _Mapping]]] = ...) -> None: ...
+
+class GpusInspected(_message.Message):
+    __slots__ = ("number", "gpus")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
+    def __init__(self, number: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
+
+class GpusClaimed(_message.Message):
+    __slots__ = ("number", "refused")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    refused: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
+    def __init__(self, number: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
 
 class ProcessReady(_message.Message):
     __slots__ = ("versions",)
@@ -148,16 +172,20 @@ class LogChunk(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., size: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class AttendResponse(_message.Message):
-    __slots__ = ("acknowledgement", "start", "stop", "read_log")
+    __slots__ = ("acknowledgement", "start", "stop", "read_log", "inspect_gpus", "claim_gpus")
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     READ_LOG_FIELD_NUMBER: _ClassVar[int]
+    INSPECT_GPUS_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_GPUS_FIELD_NUMBER: _ClassVar[int]
     acknowledgement: Acknowledgement
     start: StartCommand
     stop: StopCommand
     read_log: ReadLogCommand
-    def __init__(self, acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., start: _Optional[_Union[StartCommand, _Mapping]] = ..., stop: _Optional[_Union[StopCommand, _Mapping]] = ..., read_log: _Optional[_Union[ReadLogCommand, _Mapping]] = ...) -> None: ...
+    inspect_gpus: InspectGpusCommand
+    claim_gpus: ClaimGpusCommand
+    def __init__(self, acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., start: _Optional[_Union[StartCommand, _Mapping]] = ..., stop: _Optional[_Union[StopCommand, _Mapping]] = ..., read_log: _Optional[_Union[ReadLogCommand, _Mapping]] = ..., inspect_gpus: _Optional[_Union[InspectGpusCommand, _Mapping]] = ..., claim_gpus: _Optional[_Union[ClaimGpusCommand, _Mapping]] = ...) -> None: ...
 
 class Acknowledgement(_message.Message):
     __slots__ = ("sequence",)
@@ -195,6 +223,32 @@ class StopCommand(_message.Message):
     reason: str
     grace: _duration_pb2.Duration
     def __init__(self, generation: _Optional[int] = ..., reason: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class InspectGpusCommand(_message.Message):
+    __slots__ = ("number", "coordinator_id", "uuids")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_ID_FIELD_NUMBER: _ClassVar[int]
+    UUIDS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    coordinator_id: str
+    uuids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, number: _Optional[int] = ..., coordinator_id: _Optional[str] = ..., uuids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClaimGpusCommand(_message.Message):
+    __slots__ = ("number", "grants")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    grants: _containers.RepeatedCompositeFieldContainer[GpuGrant]
+    def __init__(self, number: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[GpuGrant, _Mapping]]] = ...) -> None: ...
+
+class GpuGrant(_message.Message):
+    __slots__ = ("uuid", "token")
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    uuid: str
+    token: _model_pb2.LeaseToken
+    def __init__(self, uuid: _Optional[str] = ..., token: _Optional[_Union[_model_pb2.LeaseToken, _Mapping]] = ...) -> None: ...
 
 class ReadLogCommand(_message.Message):
     __slots__ = ("request_id", "offset", "max_bytes")

@@ -32,9 +32,10 @@ BETWEEN_PACKAGES = {
     # The executor is a client like any other.
     "executor_agent -> coordinator": {
         "executor_agent": (
-            "coordinator.client",
             "coordinator.core.errors",
+            "coordinator.core.gpu",
             "coordinator.core.model",
+            "coordinator.member_client",
         ),
     },
     "coordinator -> executor_agent": {
@@ -48,7 +49,9 @@ BETWEEN_PACKAGES = {
 # Who may import what is heavy, or is one room's business. "lazily": inside a function only, so that
 # importing the module stays cheap and works where the library is missing.
 SPEAKS_PROTOBUF = (
-    "coordinator.client", "coordinator.embedded", "coordinator.interceptors",
+    "coordinator.client", "coordinator.embedded", "coordinator.gpu_client",
+    "coordinator.gpu_service", "coordinator.gpu_wire", "coordinator.interceptors",
+    "coordinator.member_client",
     "coordinator.log_service",
     "coordinator.security", "coordinator.server", "coordinator.service", "coordinator.status",
     "coordinator.wire",
@@ -210,7 +213,8 @@ def test_importing_the_package_loads_nothing_heavy(package: str) -> None:
 
 MODULES = frozenset({
     "coordinator", "coordinator.client", "coordinator.core", "coordinator.core.errors",
-    "coordinator.core.events", "coordinator.core.model", "coordinator.engine", "coordinator.spark",
+    "coordinator.core.events", "coordinator.core.model", "coordinator.engine",
+    "coordinator.member_client", "coordinator.spark",
     "coordinator.v1", "executor_agent", "executor_agent.agent", "executor_agent.core",
     "executor_agent.leftovers", "executor_agent.spark_task",
 })  # fmt: skip
@@ -263,7 +267,7 @@ def test_the_checker_sees(importer: str, source: str) -> None:
         ("coordinator.core.run", "from collections.abc import Mapping"),
         ("coordinator.core.run", "from coordinator.core import model, errors"),
         ("coordinator.core", "from coordinator.core.model import Role"),
-        ("executor_agent.agent", "from coordinator.client import Session"),
+        ("executor_agent.agent", "from coordinator.member_client import Start"),
         ("executor_agent.agent", "from coordinator.core import errors, model"),
         ("executor_agent.spark_chain", "import psutil, os, signal"),
         ("executor_agent.spark_task", "def f():\n    from pyspark import TaskContext"),

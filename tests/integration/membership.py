@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from coordinator.client import ReservationClient, Start, Stop
 from coordinator.core.model import (
     Endpoint,
     ExecutorInfo,
@@ -18,6 +17,7 @@ from coordinator.core.model import (
     RunId,
     RunSpec,
 )
+from coordinator.member_client import ReservationClient, Start, Stop
 from executor_agent.attendance import Membership, MustStop, Report
 
 WORKER = MemberId.parse("worker:0")

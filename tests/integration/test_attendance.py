@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.client import Attendance, Reservation, ReservationClient
 from coordinator.core import events
 from coordinator.core.model import (
     Cause,
@@ -24,6 +23,7 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
+from coordinator.member_client import Attendance, Reservation, ReservationClient
 from coordinator.testing import COMPLETED, Serving, serving
 from executor_agent.attendance import (
     Ended,

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.client import Reservation, ReservationClient
 from coordinator.core.errors import RunOver
 from coordinator.core.model import Cause, ExitReport, MemberPhase, Proof, RunPhase
+from coordinator.member_client import Reservation, ReservationClient
 from coordinator.testing import COMPLETED, FakeExecutor, Serving, serving
 from executor_agent import attendance
 from tests.integration.membership import UNHURRIED, WORKER, Member

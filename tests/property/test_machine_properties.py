@@ -84,7 +84,7 @@ class Runs(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = Machine()
+        self.machine = Machine("book")
         self.now = 0.0
         self.references: dict[RunId, Reference] = {}
         self.fresh = 10

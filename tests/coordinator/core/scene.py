@@ -46,7 +46,7 @@ class Scene:
     """One run of ``roles``; slots are written "worker:1", their first attempt is "worker:1/1"."""
 
     def __init__(self, roles: Roles | None = None, run_id: RunId = RUN, **spec: Any) -> None:
-        self.machine = Machine()
+        self.machine = Machine("book")
         self.now = 0.0
         self.run_id = run_id
         self.spec = RunSpec(roles=roles or Roles(worker=2), **spec)

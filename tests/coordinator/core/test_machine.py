@@ -159,13 +159,13 @@ def test_every_error_of_the_door_is_in_the_table_of_refusals() -> None:
 
 def test_an_unknown_run_is_named_in_the_message_and_the_metadata() -> None:
     with pytest.raises(UnknownRun) as caught:
-        Machine().view(OTHER, 0.0)
+        Machine("book").view(OTHER, 0.0)
     assert OTHER in caught.value.message
     assert caught.value.metadata == {"run_id": OTHER}
 
 
 def test_an_empty_machine_waits_for_nothing() -> None:
-    machine = Machine()
+    machine = Machine("book")
     assert machine.next_deadline() == NEVER
     assert machine.handle(events.TimePassed(), 5.0) == ()
     assert machine.handle(events.CoordinatorPaused(5.0), 5.0) == ()
@@ -173,7 +173,7 @@ def test_an_empty_machine_waits_for_nothing() -> None:
 
 
 def test_the_next_deadline_is_the_earliest_of_all_runs() -> None:
-    machine = Machine()
+    machine = Machine("book")
     for name, timeout in (("a", 50.0), ("b", 20.0), ("c", 70.0)):
         spec = RunSpec(roles=Roles(worker=1), reservation_timeout=timeout)
         assert machine.handle(events.RunCreated(RunId(name), spec), 1.0) == (
@@ -220,7 +220,7 @@ def test_time_that_passes_early_is_harmless() -> None:
 
 def test_of_the_runs_that_have_ended_only_the_latest_are_remembered() -> None:
     """A daemon lives for months."""
-    machine = Machine()
+    machine = Machine("book")
     spec = RunSpec(roles=Roles(worker=1))
     living = RunId("living")
     long = RunId("long")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.client import ReservationClient
 from coordinator.core.model import Cause, ExitReport, LogChunk, MemberId, ReadLog, Roles, RunSpec
+from coordinator.member_client import ReservationClient
 from coordinator.testing import COMPLETED, FakeGang
 from tests.integration.daemon.process import Daemon, Home
 from tests.integration.daemon.test_commands import gang_in

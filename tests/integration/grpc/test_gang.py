@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator.client import Acknowledged, ReservationClient, RunClient
+from coordinator.client import RunClient
 from coordinator.core.errors import CoordinatorUnavailable, RunOver, StaleIncarnation
 from coordinator.core.model import (
     Cause,
@@ -16,6 +16,7 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
+from coordinator.member_client import Acknowledged, ReservationClient
 from coordinator.security import call_metadata
 from coordinator.testing import COMPLETED, STOPPED, FakeExecutor, Serving, drive
 from tests.integration.grpc import raw

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from coordinator.client import Attendance, ReservationClient, RunClient
+from coordinator.client import RunClient
 from coordinator.core.errors import InvalidReservation, LogUnavailable, UnknownRun
 from coordinator.core.model import (
     Cause,
@@ -21,6 +21,7 @@ from coordinator.core.model import (
     Roles,
     RunId,
 )
+from coordinator.member_client import Attendance, ReservationClient
 from coordinator.testing import FakeGang, Serving
 from tests.integration.grpc.conftest import MakeGang
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.client import Stop
 from coordinator.core import events
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.model import (
@@ -19,6 +18,7 @@ from coordinator.core.model import (
     Slots,
     TaskState,
 )
+from coordinator.member_client import Stop
 from coordinator.testing import STOPPED, FakeExecutor, ManualClock, Serving
 
 pytestmark = pytest.mark.timeout(60)

@@ -11,9 +11,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator import service
-from coordinator.client import ReservationClient, RunClient
+from coordinator.client import RunClient
 from coordinator.core.errors import CoordinatorUnavailable, InvalidReservation, Unauthenticated
 from coordinator.core.model import MemberPhase, Roles, RunId, RunPhase, RunSpec
+from coordinator.member_client import ReservationClient
 from coordinator.security import TokenInterceptor, call_metadata
 from coordinator.testing import FakeExecutor, Serving, drive, serving
 from tests.integration.grpc import raw

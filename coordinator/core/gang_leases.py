@@ -1,0 +1,228 @@
+"""The GPUs of one run's gang: asked for when every member is ready, claimed on their hosts, and
+given back member by member. The shell of the lease book inside ``run``; driven by it alone.
+
+Granted is not enough: the host has the last word, because another application may use the GPU
+whose coordinator knows nothing of ours. So each agent claims what was granted to its member before
+anybody starts. When one claim is refused all grants go back, and the gang asks again: nobody ever
+waits for one GPU while it keeps another, so that gangs cannot block each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from coordinator.core.effects import ClaimGpus, Effect, InspectGpus
+from coordinator.core.errors import ExecutorUnfit
+from coordinator.core.events import GpusClaimed, GpusInspected
+from coordinator.core.gpu import GpuOffer, LeaseRequest, LeaseToken, Want
+from coordinator.core.lease_book import LeaseBook
+from coordinator.core.member import Member
+from coordinator.core.model import (
+    ExecutorInfo,
+    ExitReport,
+    MemberId,
+    MemberView,
+    RunId,
+    RunSpec,
+)
+
+
+def check_offer(spec: RunSpec, member: MemberId, executor: ExecutorInfo, offer: GpuOffer) -> None:
+    """Raises ExecutorUnfit: asked for n GPUs, a member gets n or an error, never fewer (G4)."""
+    count = spec.gpus.count(member.role)
+    if len(offer.gpus) >= count:
+        return
+    why = offer.problem or "no more are visible there"
+    raise ExecutorUnfit(
+        f"{member} needs {count} GPU{'s' * (count != 1)}, but has {len(offer.gpus)} on {executor}: "
+        f"{why}",
+        {"wanted": str(count), "found": str(len(offer.gpus))},
+    )
+
+
+class GangLeases:
+    """Mutable state of one run's GPUs."""
+
+    def __init__(
+        self, run_id: RunId, spec: RunSpec, members: Collection[Member], book: LeaseBook
+    ) -> None:
+        self._run_id = run_id
+        self._spec = spec
+        self._members = members
+        self._book = book
+        self._offers: dict[MemberId, GpuOffer] = {}
+        self._round = 0
+        self._request: LeaseRequest | None = None
+        self._granted: dict[MemberId, dict[str, LeaseToken]] = {}
+        self._unclaimed: set[MemberId] = set()
+        self._inspected: dict[str, tuple[int, LeaseToken | None]] = {}
+        self.has_started = False  # from then on the GPUs are used
+        self._commands: dict[MemberId, ClaimGpus | InspectGpus] = {}  # the last one to each
+
+    # -- while the gang forms --------------------------------------------------------------
+
+    def offer(self, member: Member, executor: ExecutorInfo, offer: GpuOffer, now: float) -> None:
+        """A member that has just reserved its slot says what GPUs there are."""
+        self._offers[member.id] = offer
+        self._commands.pop(member.id, None)
+        self._book.see(executor.hostname, executor.boot_id, offer.gpus, now)
+
+    def advance(self, now: float) -> list[Effect]:
+        """Every member is ready, or something in the book has changed: ask, look, claim."""
+        holders = {m.id: m for m in self._members if self._spec.gpus.count(m.id.role)}
+        if not holders or self._granted:
+            return []
+        if self._request is None:
+            self._round += 1
+            self._request = self._new_request(list(holders))
+        granted = self._book.acquire(self._request, now)
+        if granted is None:
+            return self._inspect(holders)
+        for member_id in holders:
+            uuids = granted.uuids[str(member_id)]
+            self._granted[member_id] = {uuid: granted.tokens[uuid] for uuid in uuids}
+        self._unclaimed = set(holders)
+        return [self._claim(member) for member in holders.values()]
+
+    def _new_request(self, holders: list[MemberId]) -> LeaseRequest:
+        name = f" ({self._spec.name})" if self._spec.name else ""
+        return LeaseRequest(
+            request_id=f"{self._run_id}/{self._round}",
+            holder=f"run {self._run_id}{name}",
+            wants=tuple(
+                Want(
+                    str(each),
+                    tuple(gpu.uuid for gpu in self._offers[each].gpus),
+                    self._spec.gpus.count(each.role),
+                )
+                for each in holders
+            ),
+            ttl=self._spec.fence_timeout,
+            patience=float("inf"),  # the run has a deadline of its own
+        )
+
+    def _inspect(self, holders: Mapping[MemberId, Member]) -> list[Effect]:
+        """Whatever may turn out to be free is looked at by a member that could have it. Once for
+        each lease that it had: the agent goes on looking."""
+        effects: list[Effect] = []
+        for member_id, member in holders.items():
+            uuids = [gpu.uuid for gpu in self._offers[member_id].gpus]
+            stuck = self._book.stuck(uuids)
+            new = [uuid for uuid in stuck if self._is_news(uuid)]
+            if new:
+                number = self._book.look(stuck)
+                for uuid in stuck:
+                    self._inspected[uuid] = (number, self._book.view(uuid).token)
+                effects.append(self._command(member, number, stuck))
+        return effects
+
+    def _is_news(self, uuid: str) -> bool:
+        seen = self._inspected.get(uuid)
+        return seen is None or seen[1] != self._book.view(uuid).token
+
+    def _command(self, member: Member, number: int, uuids: tuple[str, ...]) -> InspectGpus:
+        assert member.incarnation is not None
+        command = InspectGpus(
+            self._run_id,
+            member.id,
+            member.incarnation,
+            number,
+            self._book.coordinator_id,
+            uuids,
+        )
+        self._commands[member.id] = command
+        return command
+
+    def _claim(self, member: Member) -> ClaimGpus:
+        assert member.incarnation is not None
+        grants = self._granted.get(member.id, {})
+        command = ClaimGpus(self._run_id, member.id, member.incarnation, self._round, grants)
+        self._commands[member.id] = command
+        return command
+
+    def inspected(self, executor: ExecutorInfo, event: GpusInspected, now: float) -> None:
+        """What an agent has found out."""
+        where = (executor.hostname, executor.boot_id)
+        self._book.inspected(*where, event.number, event.sights, now)
+        for sight in event.sights:
+            if sight.is_free:
+                self._inspected.pop(
+                    sight.uuid, None
+                )  # taken by another, it is to be looked at anew
+
+    def claimed(self, member: MemberId, event: GpusClaimed, now: float) -> list[Effect]:
+        """The host's word. When all have claimed, `is_complete`."""
+        if event.number != self._round or member not in self._granted or self._request is None:
+            return []
+        if not event.refused:
+            self._unclaimed.discard(member)
+            return []
+        for sight in event.refused:
+            self._book.refuse(self._request.request_id, str(member), sight, now)
+        return self.give_back(now)
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every member has what it asked for, also on its host."""
+        return self._spec.gpus.total == 0 or (bool(self._granted) and not self._unclaimed)
+
+    def give_back(self, now: float) -> list[Effect]:
+        """The gang is not going to start like this: what was granted was not used by anybody,
+        since nobody was started with it."""
+        request, self._request = self._request, None
+        holders, self._granted, self._unclaimed = self._granted, {}, set()
+        if request is None:
+            return []
+        self._inspected.clear()
+        self._book.withdraw(request.request_id, now)
+        for member_id in holders:
+            self._book.return_unused(request.request_id, str(member_id), now)
+        self._round += 1
+        return [self._claim(m) for m in self._members if m.id in holders and m.phase.is_live]
+
+    def said_last(self, member: MemberId) -> list[Effect]:
+        """What a member's lost session may not have delivered."""
+        command = self._commands.get(member)
+        return [command] if command is not None else []
+
+    # -- from the start on -----------------------------------------------------------------
+
+    def renew(self, member: MemberId, tokens: Iterable[LeaseToken], now: float) -> None:
+        """A member was heard of, and says what it holds. Raises LeaseLost; not before the start,
+        when what it has just been told to give back may still stand in its beat."""
+        if not self.has_started:
+            granted = self._granted.get(member, {}).values()
+            tokens = [token for token in tokens if token in granted]
+        elif self._request is None:
+            tokens = []
+        if self._request is not None:
+            self._book.renew(self._request.request_id, tokens, now)
+
+    def leaving(self, member: MemberId, now: float) -> None:
+        """It was told to stop."""
+        if self._request is not None and self.has_started:
+            self._book.leaving(self._request.request_id, str(member), now)
+
+    def ended(self, member: MemberId, report: ExitReport, now: float) -> None:
+        """Its process has ended, and its agent has looked at its GPUs since."""
+        if self._request is not None and self.has_started:
+            self._book.release(self._request.request_id, str(member), report.gpus, now)
+
+    def lost(self, member: MemberId, now: float) -> list[Effect]:
+        """It is not waited for any more."""
+        if not self.has_started:
+            return self.give_back(now)
+        if self._request is not None:
+            reason = "its agent was not heard of any more"
+            self._book.lose(self._request.request_id, str(member), reason, now)
+        return []
+
+    # -- out -------------------------------------------------------------------------------
+
+    def view(self, member: Member) -> MemberView:
+        """A frozen copy of the member, with what it has and what it waits for."""
+        is_waiting = self._request is not None and not self._granted
+        obstacles: tuple[str, ...] = ()
+        if self._request is not None and is_waiting:
+            obstacles = self._book.explain(self._request, str(member.id))
+        return member.view(tuple(self._granted.get(member.id, ())), obstacles)

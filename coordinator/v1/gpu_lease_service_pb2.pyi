@@ -1,0 +1,145 @@
+import datetime
+
+from coordinator.v1 import model_pb2 as _model_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListGpusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListGpusResponse(_message.Message):
+    __slots__ = ("gpus",)
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuLease]
+    def __init__(self, gpus: _Optional[_Iterable[_Union[_model_pb2.GpuLease, _Mapping]]] = ...) -> None: ...
+
+class ReportGpusRequest(_message.Message):
+    __slots__ = ("hostname", "boot_id", "gpus", "number")
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    hostname: str
+    boot_id: str
+    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
+    number: int
+    def __init__(self, hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
+
+class ReportGpusResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class InspectGpusRequest(_message.Message):
+    __slots__ = ("uuids",)
+    UUIDS_FIELD_NUMBER: _ClassVar[int]
+    uuids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, uuids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class InspectGpusResponse(_message.Message):
+    __slots__ = ("number", "coordinator_id")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_ID_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    coordinator_id: str
+    def __init__(self, number: _Optional[int] = ..., coordinator_id: _Optional[str] = ...) -> None: ...
+
+class GpuWant(_message.Message):
+    __slots__ = ("who", "uuids", "count")
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    UUIDS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    who: str
+    uuids: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    def __init__(self, who: _Optional[str] = ..., uuids: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ...) -> None: ...
+
+class AcquireGpusRequest(_message.Message):
+    __slots__ = ("request_id", "holder", "wants", "patience")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    WANTS_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    holder: str
+    wants: _containers.RepeatedCompositeFieldContainer[GpuWant]
+    patience: _duration_pb2.Duration
+    def __init__(self, request_id: _Optional[str] = ..., holder: _Optional[str] = ..., wants: _Optional[_Iterable[_Union[GpuWant, _Mapping]]] = ..., patience: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class AcquireGpusResponse(_message.Message):
+    __slots__ = ("grants", "ttl")
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[GpuGrantTo]
+    ttl: _duration_pb2.Duration
+    def __init__(self, grants: _Optional[_Iterable[_Union[GpuGrantTo, _Mapping]]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GpuGrantTo(_message.Message):
+    __slots__ = ("who", "uuid", "token")
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    who: str
+    uuid: str
+    token: _model_pb2.LeaseToken
+    def __init__(self, who: _Optional[str] = ..., uuid: _Optional[str] = ..., token: _Optional[_Union[_model_pb2.LeaseToken, _Mapping]] = ...) -> None: ...
+
+class RenewGpusRequest(_message.Message):
+    __slots__ = ("request_id", "tokens")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    tokens: _containers.RepeatedCompositeFieldContainer[_model_pb2.LeaseToken]
+    def __init__(self, request_id: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_model_pb2.LeaseToken, _Mapping]]] = ...) -> None: ...
+
+class RenewGpusResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReleaseGpusRequest(_message.Message):
+    __slots__ = ("request_id", "who", "gpus")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    who: str
+    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
+    def __init__(self, request_id: _Optional[str] = ..., who: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
+
+class ReleaseGpusResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class QuarantineGpuRequest(_message.Message):
+    __slots__ = ("uuid", "reason")
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    uuid: str
+    reason: str
+    def __init__(self, uuid: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class QuarantineGpuResponse(_message.Message):
+    __slots__ = ("gpu",)
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    gpu: _model_pb2.GpuLease
+    def __init__(self, gpu: _Optional[_Union[_model_pb2.GpuLease, _Mapping]] = ...) -> None: ...
+
+class ClearGpuRequest(_message.Message):
+    __slots__ = ("uuid", "reason")
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    uuid: str
+    reason: str
+    def __init__(self, uuid: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ClearGpuResponse(_message.Message):
+    __slots__ = ("gpu",)
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    gpu: _model_pb2.GpuLease
+    def __init__(self, gpu: _Optional[_Union[_model_pb2.GpuLease, _Mapping]] = ...) -> None: ...
