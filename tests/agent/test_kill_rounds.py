@@ -1,4 +1,4 @@
-"""Rounds of SIGKILL on real processes: nobody is missed, and nobody is asked more often than needed.
+"""Rounds of SIGKILL on real processes: nobody is missed, and nobody asked more often than needed.
 
 The processes hang below this one, so each round runs in a process of its own, which is a subreaper
 as the sentinel is.
