@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench chaos clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench gpu-check chaos clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -105,6 +105,9 @@ demo: java setup  ## train on a local Spark cluster of separate executors (KILL=
 
 bench: java setup  ## measure, about 30 min (BENCH_ARGS='startup --repeats 5')
 	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+gpu-check: setup  ## measure leases and claims on an NVIDIA GPU (GPU_CHECK_ARGS='--rounds 5')
+	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
 
 chaos: java setup  ## the kill matrix, about 35 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
 	TFLEASE_CYCLES=200 $(BIN)/python -m pytest -q tests/integration/test_cycles.py

@@ -5,6 +5,9 @@
     with TFCluster.run(spark, main_fun, args, roles=Roles(chief=1, worker=2, ps=1)) as cluster:
         result = cluster.wait()
 
+With ``gpus=Roles(worker=1)`` each worker leases a GPU, which nobody else is given before it is
+proven free.
+
 Importing this package loads neither grpc nor pyspark nor tensorflow.
 """
 

@@ -19,6 +19,7 @@ from coordinator.core import effects, events
 from coordinator.core.errors import StaleIncarnation
 from coordinator.core.machine import Machine
 from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId, RunSpec, RunView
+from coordinator.gpu_requests import GpuRequests
 from coordinator.log_requests import LogRequests
 
 _log = logging.getLogger("tflease.coordinator")
@@ -56,6 +57,7 @@ class Engine:
         self._clock = clock
         self._wall = wall
         self.logs = LogRequests()
+        self.gpus = GpuRequests(self._machine.book, clock, self._apply_to_book)
         self._sessions: dict[tuple[RunId, IncarnationId], Session] = {}
         self._watchers: dict[RunId, set[asyncio.Event]] = {}
         self._requests: dict[str, RunId] = {}
@@ -117,6 +119,16 @@ class Engine:
             del self._sessions[(run_id, incarnation)]
             with suppress(StaleIncarnation):  # another attempt holds the slot by now
                 self.feed(events.SessionClosed(run_id, member, incarnation))
+
+    def _apply_to_book(self, use: Callable[[], object]) -> None:
+        """The book of GPUs was used by somebody else than a run: runs may wait for it, too."""
+        self._notice_pause()
+        try:
+            use()
+        finally:
+            for effect in self._machine.settle_gpus(self._clock()):
+                self._carry_out(effect)
+            self._arm()
 
     # -- views out -------------------------------------------------------------------------
 
@@ -193,8 +205,15 @@ class Engine:
             case effects.RunChanged(run_id=run_id):
                 for changed in self._watchers.get(run_id, ()):
                     changed.set()
+            case effects.Noted(run_id=None, text=text):
+                _log.info("%s", text)
+                self.gpus.note(self._wall(), text)
             case effects.Noted(run_id=run_id, text=text):
                 _log.info("run %s: %s", run_id, text)
+            case effects.GpusGranted(request_id=request_id):
+                self.gpus.granted(request_id)
+            case effects.GpusRefused(request_id=request_id, why=why):
+                self.gpus.refused(request_id, why)
             case effects.Granted() | effects.StandBy():
                 pass  # answers: the caller of ``feed`` has them
             case _:
@@ -239,4 +258,5 @@ class Engine:
         if self._timer is not None and late > PAUSE_THRESHOLD:
             _log.warning("the coordinator did not run for %.1f s: all clocks extended", late)
             self._due_at = now
-            self._machine.handle(events.CoordinatorPaused(late), now)
+            for effect in self._machine.handle(events.CoordinatorPaused(late), now):
+                self._carry_out(effect)

@@ -38,7 +38,7 @@ def sight_to_pb(sight: GpuSight) -> pb.GpuSight:
         name=sight.name,
         memory_total=sight.memory_total,
         memory_used=sight.memory_used,
-        holder=sight.holder.encode(errors="backslashreplace").decode(),
+        holder=clean(sight.holder),
         pids=sight.pids,
     )
 
@@ -94,7 +94,7 @@ def want_to_pb(want: Want) -> lease_pb.GpuWant:
 
 def lease_to_pb(view: LeaseView, wall_offset: float) -> pb.GpuLease:
     """``wall_offset``: what to add to the machine's clock to have Unix time."""
-    expires = None if view.expires_at is None else _timestamp(view.expires_at + wall_offset)
+    expires = None if view.expires_at is None else timestamp(view.expires_at + wall_offset)
     return pb.GpuLease(
         uuid=view.uuid,
         state=_PREFIX + view.state.name,
@@ -104,7 +104,7 @@ def lease_to_pb(view: LeaseView, wall_offset: float) -> pb.GpuLease:
         token=token_to_pb(view.token) if view.token else None,
         holder=view.holder,
         who=view.who,
-        state_time=_timestamp(view.since + wall_offset),
+        state_time=timestamp(view.since + wall_offset),
         expire_time=expires,
         reason=view.reason,
         pids=view.pids,
@@ -124,18 +124,23 @@ def lease_from_pb(message: pb.GpuLease) -> LeaseView:
         token=token_from_pb(message.token) if message.HasField("token") else None,
         holder=message.holder,
         who=message.who,
-        since=_unix(message.state_time),
-        expires_at=_unix(message.expire_time) if message.HasField("expire_time") else None,
+        since=unix(message.state_time),
+        expires_at=unix(message.expire_time) if message.HasField("expire_time") else None,
         reason=message.reason,
         pids=tuple(message.pids),
     )
 
 
-def _timestamp(unix_seconds: float) -> Timestamp:
+def timestamp(unix_seconds: float) -> Timestamp:
     message = Timestamp()
     message.FromNanoseconds(round(unix_seconds * 1e9))
     return message
 
 
-def _unix(message: Timestamp) -> float:
+def unix(message: Timestamp) -> float:
     return message.ToNanoseconds() / 1e9
+
+
+def clean(text: str) -> str:
+    """Text that may hold bytes that are no UTF-8 (surrogates), as it can travel."""
+    return text.encode(errors="backslashreplace").decode()

@@ -24,10 +24,13 @@ from coordinator.core.errors import (
 )
 from coordinator.core.model import Endpoint
 from coordinator.engine import Engine
+from coordinator.gpu_service import GpuLeaseService
 from coordinator.log_service import LogService
 from coordinator.security import TokenInterceptor
 from coordinator.service import ReservationService, RunService
 from coordinator.v1 import (
+    gpu_lease_service_pb2,
+    gpu_lease_service_pb2_grpc,
     log_service_pb2,
     log_service_pb2_grpc,
     reservation_service_pb2,
@@ -61,6 +64,7 @@ SERVICE_NAMES = (
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
     reservation_service_pb2.DESCRIPTOR.services_by_name["ReservationService"].full_name,
     log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
+    gpu_lease_service_pb2.DESCRIPTOR.services_by_name["GpuLeaseService"].full_name,
 )
 
 
@@ -151,7 +155,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _parser(parse: Callable[[bytes], Any], method: str) -> Callable[[Any], Any]:
-    refusal = InvalidRun if "RunService/" in method else InvalidReservation
+    by_members = "ReservationService/" in method or "LogService/" in method
+    refusal = InvalidReservation if by_members else InvalidRun
 
     def parse_or_refuse(data: bytes) -> Any:
         try:
@@ -193,6 +198,9 @@ class Server:
             ReservationService(engine), self._server
         )
         log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(engine), self._server)
+        gpu_lease_service_pb2_grpc.add_GpuLeaseServiceServicer_to_server(
+            GpuLeaseService(engine), self._server
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)

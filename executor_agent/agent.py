@@ -33,10 +33,12 @@ from coordinator.core.model import (
 )
 from coordinator.member_client import ReservationClient, Start, Stop
 from executor_agent import claims, endpoint, framing, leftovers, logs, reach
+from executor_agent.agent_gpus import AgentGpus
 from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
 from executor_agent.core import peers, supervision
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.claim import SENTINEL
+from executor_agent.core.start_command import start_command
 from executor_agent.core.story import Line
 from executor_agent.core.supervision import ExitFacts
 from executor_agent.linux import boot_id
@@ -51,6 +53,10 @@ from executor_agent.sweep import take_away
 
 _DELIVERY_TIMEOUT = 2.5
 """Seconds for the last report: less than the sentinel's patience (``report_timeout``)."""
+
+_FREE_TIMEOUT = 1.5
+"""Seconds of these for the member's GPUs to be seen free: a process that is gone leaves its memory
+on the device for a moment."""
 
 _OBEDIENCE_TIMEOUT = 14.0
 """Seconds beyond the grace for a sentinel to report the end: more than its own timeouts together
@@ -86,9 +92,13 @@ class Agent:
             on_start=self._start,
             on_stop=self._stop,
             read_log=lambda asked: logs.read(self._log, asked.offset, asked.max_bytes),
+            on_gpus=lambda command: self._gpus.obey(command),  # noqa: PLW0108 not there yet
+            leases=lambda: self._gpus.tokens(),  # noqa: PLW0108
             tell=self._tell,
         )
+        self._gpus = AgentGpus(config, report=self._membership.report, complain=self._complain)
         self._oom = OomWatch()
+        self._channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
         self._copier = logs.LogCopier(self._log, f"[{config.member}] ")
         self._to_member: asyncio.StreamWriter | None = None
         self._port: HeldPort | None = None
@@ -106,8 +116,7 @@ class Agent:
 
     async def run(self) -> None:
         """The member's whole life. Never raises for what a peer does."""
-        channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
-        reader, self._to_member = await asyncio.open_connection(sock=channel)
+        reader, self._to_member = await asyncio.open_connection(sock=self._channel)
         attending = asyncio.create_task(self._or_stop(self._attend()))
         background = [
             attending,
@@ -138,7 +147,8 @@ class Agent:
         await asyncio.to_thread(self._clean_up)
         self._port = await endpoint.hold_port(self._config)
         self._address = await endpoint.own_address(self._config)
-        await self._membership.run(self._executor(), Endpoint(self._address, self._port.port))
+        here = Endpoint(self._address, self._port.port)
+        await self._membership.run(self._executor(), here, await self._gpus.offer())
 
     async def _or_stop(self, work: Coroutine[Any, Any, None]) -> None:
         """What our own work fails of is the member's end, with a reason."""
@@ -195,21 +205,20 @@ class Agent:
             self._tell_start(command)
 
     def _tell_start(self, command: Start) -> None:
-        self._tell_member(
-            {
-                "command": "start",
-                "run_id": self._config.run_id,
-                "generation": command.generation,
-                "job_name": self._member.role.value,
-                "task_index": self._member.index,
-                "cluster_spec": {job: list(each) for job, each in command.cluster_spec.items()},
-                "executor_id": self._config.executor_id,
-                "local_dir": str(self._directory / supervision.LOCAL_DIRECTORY),
-                "log_dir": self._config.log_dir,
-                "model_dir": self._config.model_dir,
-                "grace": self._config.grace,
-            }
+        """Raises MustStop."""
+        claimed = self._gpus.claimed()
+        local_dir = str(self._directory / supervision.LOCAL_DIRECTORY)
+        spec, generation = command.cluster_spec, command.generation
+        data = framing.encode(
+            start_command(self._config, generation, spec, local_dir=local_dir, gpus=tuple(claimed))
         )
+        # It is all that the member is ever told, so that nothing is waiting before it.
+        sent = 0
+        with suppress(BrokenPipeError, ConnectionResetError):  # its sentinel will say so
+            sent = framing.send_with_descriptors(self._channel, data, tuple(claimed.values()))
+        self._gpus.handed_over()
+        if self._to_member is not None:
+            self._to_member.write(data[sent:])
 
     def _stop(self, command: Stop) -> None:
         self._stop_asked = True
@@ -239,10 +248,6 @@ class Agent:
         else:
             if report is not None:
                 self._membership.report(report)
-
-    def _tell_member(self, message: Mapping[str, Any]) -> None:
-        if self._to_member is not None:
-            self._to_member.write(framing.encode(message))
 
     # -- the sentinel ----------------------------------------------------------------------
 
@@ -331,6 +336,7 @@ class Agent:
     # -- the end ---------------------------------------------------------------------------
 
     async def _report_end(self, facts: ExitFacts, attending: asyncio.Task[None]) -> None:
+        give_up_at = self._loop.time() + _DELIVERY_TIMEOUT
         report = exit_report(
             facts,
             read_outcome(self._directory),
@@ -342,18 +348,19 @@ class Agent:
             report = replace(report, cause=Cause.UNREACHABLE, message=self._unreachable[1])
         # Beside the delivery, which may fail: then this is all that is left to read.
         copied = asyncio.create_task(asyncio.to_thread(self._copier.finish, _LOG_TIMEOUT))
+        report = replace(report, gpus=await self._gpus.end(_FREE_TIMEOUT))
         # Also when the slot is not reserved yet: a process may fail faster than we connect.
         if self._membership.is_reserved or facts.reason == supervision.MEMBER_EXITED:
-            await self._deliver(Ended(self._generation, report), attending)
+            await self._deliver(Ended(self._generation, report), attending, give_up_at)
         await copied
 
-    async def _deliver(self, end: Ended, attending: asyncio.Task[None]) -> None:
+    async def _deliver(self, end: Ended, attending: asyncio.Task[None], give_up_at: float) -> None:
         self._membership.report(end)
         self._membership.report(Leaving("its member has ended"))
         delivered = asyncio.create_task(self._membership.delivered())
         await asyncio.wait(
             (delivered, attending),  # who is refused for good delivers nothing any more
-            timeout=_DELIVERY_TIMEOUT,
+            timeout=give_up_at - self._loop.time(),
             return_when=asyncio.FIRST_COMPLETED,
         )
         if delivered.done():

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from coordinator.core import errors
+from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
 from coordinator.core.model import (
     Endpoint,
     ExecutorInfo,
@@ -29,7 +30,9 @@ from coordinator.core.model import (
 from coordinator.member_client import (
     Acknowledged,
     Attendance,
+    ClaimGpus,
     Command,
+    InspectGpus,
     Reservation,
     ReservationClient,
     Start,
@@ -69,6 +72,22 @@ class Progressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspected:
+    """The answer to ``InspectGpus``."""
+
+    number: int
+    sights: tuple[GpuSight, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The answer to ``ClaimGpus``: all of them, unless some were refused; then none."""
+
+    number: int
+    refused: tuple[GpuSight, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     generation: int
     report: ExitReport
@@ -81,7 +100,10 @@ class Leaving:
     reason: str
 
 
-Report = Ready | Entered | Progressed | Ended | Leaving
+Report = Ready | Entered | Progressed | Inspected | Claimed | Ended | Leaving
+
+_REPLACEABLE = (Progressed, Inspected, Claimed)
+"""What a later one of its kind makes void: who was told to claim again has answered for nothing."""
 
 
 def report_from(message: Mapping[str, Any], generation: int) -> Report | None:
@@ -128,10 +150,13 @@ class Membership:
         on_start: Callable[[Start], None],
         on_stop: Callable[[Stop], None],
         read_log: Callable[[ReadLog], LogChunk],
+        on_gpus: Callable[[InspectGpus | ClaimGpus], None] = lambda command: None,
+        leases: Callable[[], Iterable[LeaseToken]] = tuple,
         tell: Callable[[Line], None] = lambda line: None,
     ) -> None:
-        """``read_log`` may take its time: it is called in a thread, and raises OSError. ``tell``:
-        what becomes of the session, for people; must not block."""
+        """``read_log`` may take its time: it is called in a thread, and raises OSError.
+        ``leases``: what is held, and renewed with every beat. ``tell``: what becomes of the
+        session, for people; must not block."""
         self._client = client
         self._who = who
         self._coordinator = coordinator
@@ -139,6 +164,8 @@ class Membership:
         self._on_start = on_start
         self._on_stop = on_stop
         self._read_log = read_log
+        self._on_gpus = on_gpus
+        self._leases = leases
         self._tell = tell
         self._lost_at: float | None = None  # set while the coordinator is out of reach
         self._answers: set[asyncio.Task[None]] = set()
@@ -149,7 +176,7 @@ class Membership:
 
     def report(self, report: Report) -> None:
         """Queues a report; never blocks."""
-        self._outbox.add(report, replaceable=isinstance(report, Progressed))
+        self._outbox.add(report, replaceable=isinstance(report, _REPLACEABLE))
         self._queued.set()
 
     async def delivered(self) -> None:
@@ -158,9 +185,11 @@ class Membership:
             self._acknowledged.clear()
             await self._acknowledged.wait()
 
-    async def run(self, executor: ExecutorInfo, endpoint: Endpoint) -> None:
+    async def run(
+        self, executor: ExecutorInfo, endpoint: Endpoint, gpus: GpuOffer = NO_GPUS
+    ) -> None:
         """Reserve, then attend until cancelled. Raises MustStop."""
-        reservation = await self._reserve(executor, endpoint)
+        reservation = await self._reserve(executor, endpoint, gpus)
         self.is_reserved = True
         self._tell(Line(f"reserved the slot with the coordinator at {self._coordinator}", True))
         attending = asyncio.create_task(self._keep_attending(reservation))
@@ -209,7 +238,9 @@ class Membership:
             away, self._lost_at = time.monotonic() - self._lost_at, None
             self._tell(Line(f"regained the coordinator at {self._coordinator} after {away:.1f} s"))
 
-    async def _reserve(self, executor: ExecutorInfo, endpoint: Endpoint) -> Reservation:
+    async def _reserve(
+        self, executor: ExecutorInfo, endpoint: Endpoint, gpus: GpuOffer
+    ) -> Reservation:
         """Raises MustStop; when it stood by for another attempt until the run was over, only
         after that one had its time to be first (R4)."""
         give_up_at = time.monotonic() + self._connect_timeout
@@ -218,7 +249,7 @@ class Membership:
         while True:
             asked_at = time.monotonic()
             try:
-                reservation = await self._client.reserve(*self._who, executor, endpoint)
+                reservation = await self._client.reserve(*self._who, executor, endpoint, gpus)
             except errors.CoordinatorUnavailable as error:
                 if time.monotonic() >= give_up_at:
                     raise MustStop(
@@ -294,32 +325,48 @@ class Membership:
                 self._on_start(command)
             case Stop():
                 self._on_stop(command)
+            case InspectGpus() | ClaimGpus():
+                self._on_gpus(command)
 
     async def _write(self, session: Attendance, beat_interval: float) -> None:
+        # By the clock, whatever else is sent: beats alone renew leases, and who reports its
+        # progress all the time would never send one.
+        beat_at = _next_beat(beat_interval)
         while True:
             self._queued.clear()  # before the taking: what is queued while we send must wake us
             for numbered in self._outbox.take(time.monotonic()):
-                await _send(session, numbered.sequence, numbered.report)
+                if numbered.report is None:
+                    await session.heartbeat(numbered.sequence, self._leases())
+                else:
+                    await _send(session, numbered.sequence, numbered.report)
                 if isinstance(numbered.report, Leaving):
                     return await self.delivered()
-            interval = beat_interval * random.uniform(1 - _JITTER, 1 + _JITTER)
             try:
-                async with asyncio.timeout(interval):
+                async with asyncio.timeout_at(beat_at):
                     await self._queued.wait()
             except TimeoutError:
                 self._outbox.beat()
+                beat_at = _next_beat(beat_interval)
 
 
-async def _send(session: Attendance, sequence: int, report: Report | None) -> None:
+def _next_beat(interval: float) -> float:
+    """On the event loop's clock."""
+    spread = random.uniform(1 - _JITTER, 1 + _JITTER)
+    return asyncio.get_running_loop().time() + interval * spread
+
+
+async def _send(session: Attendance, sequence: int, report: Report) -> None:
     match report:
-        case None:
-            await session.heartbeat(sequence)
         case Ready(versions=versions):
             await session.ready(sequence, versions)
         case Entered(generation=generation):
             await session.main_entered(sequence, generation)
         case Progressed():
             await session.progress(sequence, report.generation, report.step, report.metrics)
+        case Inspected(number=number, sights=sights):
+            await session.gpus_inspected(sequence, number, sights)
+        case Claimed(number=number, refused=refused):
+            await session.gpus_claimed(sequence, number, refused)
         case Ended(generation=generation, report=end):
             await session.process_exited(sequence, generation, end)
         case Leaving(reason=reason):

@@ -78,6 +78,7 @@ class Bootstrap:
         self._watcher = Watcher()
         self._channel: Channel | None = None
         self._progress = ProgressReporter(self._send)
+        self._gpu_claims: list[int] = []  # open as long as we are, and as what we fork is
 
     def run(self, preload: Sequence[str]) -> Outcome:
         """Everything up to the outcome, which is not yet written."""
@@ -106,7 +107,11 @@ class Bootstrap:
         self._tell({"event": "ready", "versions": versions})
         start = Start.parse(self._wait_for_start())
         self._watcher.started(start.grace)
+        self._take_gpus(start)
         context = Context(start.assignment, self._watcher.stop, self._progress)
+        # CUDA reads it when it is first used, not when TensorFlow is imported. Until now it named
+        # no GPU, with a lease to come or without: a module that was imported above could have
+        # taken one, or all of them, that others hold. What is unpickled below may use CUDA at once.
         _set_environment(start, context)
         try:
             with open(fds.MEMBER_PAYLOAD_FD, "rb", closefd=False) as payload:
@@ -130,6 +135,17 @@ class Bootstrap:
         # watcher ends this process.
         self._watcher.stop.wait(2.0)
         raise AgentLost("the agent closed the channel before it sent the start command")
+
+    def _take_gpus(self, start: Start) -> None:
+        """The locked descriptors that came with the start. The kernel gives a GPU's claim back when
+        the last process that has its descriptor is gone, so they are never closed here."""
+        assert self._channel is not None
+        self._gpu_claims += self._channel.take_descriptors()
+        gpus = start.assignment.gpus
+        if len(self._gpu_claims) != len(gpus):
+            raise RuntimeError(
+                f"the start names {len(gpus)} GPUs and brings {len(self._gpu_claims)} claims"
+            )
 
     def _call(
         self, main_fun: Callable[[Any, Context], Any], args: Any, context: Context

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
+from executor_agent import checkpoints
 from executor_agent.core.tf_config import (
     PS,
     WORKER,
@@ -45,6 +46,8 @@ class Assignment:
     log_dir: str | None
     model_dir: str | None
     gpus: tuple[str, ...] = ()
+    created_at: float = 0.0
+    """When the run was made, Unix time: the same for all members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Start:
                 log_dir=message.get("log_dir"),
                 model_dir=message.get("model_dir"),
                 gpus=tuple(map(str, message.get("gpus") or ())),
+                created_at=float(message.get("created_at") or 0.0),
             )
             return cls(assignment, dict(message.get("env") or {}), float(message["grace"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -170,12 +174,56 @@ class Context:
         self.log_dir = assignment.log_dir
         self.model_dir = assignment.model_dir
         self.gpus = assignment.gpus
+        self._generation_name = checkpoints.name_of(
+            assignment.created_at, assignment.run_id, assignment.generation
+        )
         self._stop = stop
         self._progress = progress
         self._server: object = None
 
     def __repr__(self) -> str:
         return f"<Context {self.job_name} {self.task_index}, generation {self.generation}>"
+
+    @property
+    def checkpoint_dir(self) -> str | None:
+        """Where this generation of the run, and nobody else, saves its checkpoints: a directory
+        below `model_dir`, made when it is first asked for; None without `model_dir`. The same for
+        all members. A member of an earlier generation that was taken for dead, and is not, goes on
+        writing into another one.
+
+        Raises:
+            OSError, tf.errors.OpError: it cannot be made.
+        """
+        if self.model_dir is None:
+            return None
+        path = checkpoints.join(self._checkpoint_root(), self._generation_name)
+        self._files().makedirs(path)
+        return path
+
+    def latest_checkpoint(self) -> str | None:
+        """The newest complete TensorFlow checkpoint below `model_dir`, as `tf.train.Checkpoint`
+        takes it (its path without ".index"); None when there is none.
+
+        The newest run and generation comes first, whenever its files were written, and only then
+        the time of the files: so what a member of an earlier generation still writes is not taken
+        for the latest. A checkpoint is complete when its index and all of its shards are there.
+
+        Raises:
+            OSError, tf.errors.OpError: the directories cannot be read.
+        """
+        if self.model_dir is None:
+            return None
+        return checkpoints.latest(self._checkpoint_root(), self._files())
+
+    def _checkpoint_root(self) -> str:
+        return checkpoints.join(self.absolute_path(self.model_dir or ""), checkpoints.ROOT)
+
+    def _files(self) -> checkpoints.Files:
+        if self.model_dir is None or not _URI.match(self.model_dir):
+            return checkpoints.LocalFiles()
+        import tensorflow as tf  # it knows the file systems that have URIs
+
+        return checkpoints.TensorFlowFiles(tf.io.gfile)
 
     @property
     def should_stop(self) -> bool:

@@ -4,17 +4,21 @@ Owns: the frame (4 bytes of big-endian length, then one UTF-8 JSON object), the 
 `Decoder` that any reader can feed, asyncio's included, and the blocking `Channel` that the
 bootstrap uses. Knows nothing of what the messages mean.
 
+Descriptors may come with a message (SCM_RIGHTS): `send_with_descriptors` and
+`Channel.take_descriptors`.
+
 JSON, not pickle, because neither side may run code that the other one sends. NaN and infinity
 pass as Python's `json` writes them: a loss that became NaN is exactly what a progress report
 has to be able to say.
 """
 
+import array
 import json
 import select
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -22,7 +26,11 @@ Message = dict[str, Any]
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest body accepted or sent: a cluster spec of 10,000 members is 1.4 MB."""
 
+MAX_DESCRIPTORS = 253
+"""What the kernel lets go with one message (SCM_MAX_FD)."""
+
 _HEADER_BYTES = 4
+_DESCRIPTOR_BYTES = array.array("i").itemsize
 _RECEIVE_BYTES = 64 * 1024
 
 
@@ -43,6 +51,20 @@ def encode(message: Mapping[str, object]) -> bytes:
             f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
         )
     return len(body).to_bytes(_HEADER_BYTES, "big") + body
+
+
+def send_with_descriptors(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> int:
+    """Send the beginning of `data` without blocking, the descriptors beside its first byte; how
+    many bytes of it went. The caller sends the rest, and may close its copies at once.
+
+    Raises:
+        OSError: nothing was sent, for instance because the peer is gone.
+    """
+    if not descriptors:
+        return 0
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    rights = array.array("i", descriptors)
+    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], flags)
 
 
 class Decoder:
@@ -104,6 +126,7 @@ class Channel:
         self._socket = sock
         self._decoder = Decoder()
         self._received: list[Message] = []
+        self._descriptors: list[int] = []
         self._send_lock = threading.Lock()
         self._cut = False  # a frame went out in part: nothing after it could be understood
 
@@ -153,9 +176,29 @@ class Channel:
             OSError: the connection failed.
         """
         while not self._received:
-            data = self._socket.recv(_RECEIVE_BYTES)
+            data = self._receive_some()
             if not data:
                 self._decoder.finish()
                 return None
             self._received.extend(self._decoder.feed(data))
         return self._received.pop(0)
+
+    def _receive_some(self) -> bytes:
+        # Not socket.recv_fds, which drops its flags (Python 3.11). Not kept over exec: a helper
+        # that user code starts must not hold a GPU's claim for its whole life.
+        space = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
+        data, rights, flags, _ = self._socket.recvmsg(
+            _RECEIVE_BYTES, space, socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, content in rights:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                whole = len(content) - len(content) % _DESCRIPTOR_BYTES
+                self._descriptors += array.array("i", content[:whole])
+        if flags & socket.MSG_CTRUNC:
+            raise OSError("descriptors were lost: this process may not open so many files")
+        return data
+
+    def take_descriptors(self) -> list[int]:
+        """Those that came with what was received. They are the caller's, who has to close them."""
+        taken, self._descriptors = self._descriptors, []
+        return taken

@@ -64,6 +64,8 @@ class MemberTask:
     and the last port that a member may listen on. ``network``: in CIDR notation; members advertise
     their address in it. ``anchor``: what the member lives as long as. "task": the task returns when
     it has ended. "executor": the task returns when the gang has formed, so that its slot is free.
+    ``gpus``: for each member of a role, by role name. ``created_at``: when the run was made, Unix
+    time.
     """
 
     members: tuple[str, ...]
@@ -80,6 +82,8 @@ class MemberTask:
     ports: tuple[int, int] | None = None
     network: str | None = None
     anchor: str = "task"
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    created_at: float = 0.0
 
     def for_members(self, members: tuple[str, ...]) -> MemberTask:
         """The same task for the partitions of one job."""
@@ -94,11 +98,14 @@ class MemberTask:
             raise RuntimeError("not in a Spark task")
         member = self.members[context.partitionId()]
         incarnation = f"{context.taskAttemptId()}-{secrets.token_hex(4)}"
-        yield _row(self._run(member, incarnation, context.cpus()))
+        assigned = gpu_addresses(context.resources())
+        yield _row(self._run(member, incarnation, context.cpus(), assigned))
         for _ in batches:  # consumed, so that Spark may use this worker again
             pass
 
-    def _run(self, member: str, incarnation: str, cpus: int) -> dict[str, Any]:
+    def _run(
+        self, member: str, incarnation: str, cpus: int, gpus: tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
         row: dict[str, Any] = {"member": member, "incarnation": incarnation}
         try:
             refusal = _address_space_limit()
@@ -109,7 +116,7 @@ class MemberTask:
             return {**row, "refusal": f"no directory for the member: {error}"}
         try:
             jvm = JvmConnection.of_this_worker()
-            launch = self._launch(member, incarnation, directory, cpus, jvm)
+            launch = self._launch(member, incarnation, directory, cpus, jvm, gpus)
             if launch.detached and "executor" not in launch.watch:
                 return {**row, "refusal": _NO_EXECUTOR}
             sentinel = SentinelProcess(launch, lambda: jvm is not None and jvm.is_closed)
@@ -137,6 +144,7 @@ class MemberTask:
         directory: Path,
         cpus: int,
         jvm: JvmConnection | None = None,
+        assigned_gpus: tuple[str, ...] | None = None,
     ) -> MemberLaunch:
         chain = _chain(jvm)
         role = member.partition(":")[0]
@@ -159,6 +167,9 @@ class MemberTask:
             model_dir=self.model_dir,
             ports=self.ports,
             network=self.network,
+            gpus=self.gpus.get(role, 0),
+            gpu_addresses=assigned_gpus,
+            created_at=self.created_at,
         )
         preload = [part for name in self.preload for part in ("--preload", name)]
         bootstrap = ["-m", "executor_agent.bootstrap", "--directory", str(directory)]
@@ -175,7 +186,7 @@ class MemberTask:
             agent_env=agent_environment(environment),
             agent_config=agent.to_json().encode(),
             member_argv=(sys.executable, *bootstrap, *preload),
-            member_env=_with(environment, self.env),
+            member_env=_with(without_gpus(environment), self.env),
             payload=self.payload,
             cwd=Path.cwd(),
             detached=self.anchor == "executor",
@@ -192,6 +203,20 @@ def member_environment(inherited: Mapping[str, str], path: list[str], cpus: int)
     environment["OMP_NUM_THREADS"] = str(max(1, cpus))
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
+
+
+def without_gpus(environment: Mapping[str, str]) -> dict[str, str]:
+    """A member sees no GPU before its agent has leased one for it and says which: not at the
+    imports that come first, nor ever in a role that asked for none (G3). The agent's environment
+    stays as it is: from it the agent knows what this container may use (G6)."""
+    return {**environment, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def gpu_addresses(resources: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The GPUs that Spark has assigned to this task: indexes, or whatever its discovery script
+    prints. None: it has assigned none."""
+    found = resources.get("gpu")
+    return tuple(map(str, found.addresses)) if found is not None else None
 
 
 def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:

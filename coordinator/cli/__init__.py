@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import doctor, logs, reap, serve, status, stop, version
+from coordinator.cli import doctor, leases, logs, reap, serve, status, stop, version
 
 app = typer.Typer(
     name="tflease",
@@ -53,6 +53,7 @@ app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("stop")(stop.stop)
 app.command("logs")(logs.logs)
+app.add_typer(leases.leases, name="leases")
 app.command("reap")(reap.reap)
 
 

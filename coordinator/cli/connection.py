@@ -1,7 +1,7 @@
 """Which coordinator a command talks to, with which token, and what it says when it cannot.
 
 Exit codes, the same for all commands that talk to one: 1 it could not be reached, or refused;
-2 the command line makes no sense; 3 there is no such run.
+2 the command line makes no sense; 3 there is no such run, or no such GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # grpc is loaded by the commands that need it, when they do
     from coordinator.client import RunClient
     from coordinator.core.model import RunView
     from coordinator.daemon_state import DaemonState
+    from coordinator.gpu_client import GpuClient
 
 FAILED, USAGE, NO_SUCH_RUN = 1, 2, 3
+NO_SUCH_GPU = NO_SUCH_RUN
 
 Coordinator = Annotated[
     str | None,
@@ -115,9 +117,44 @@ class Connection:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Coordinator:
+    address: str
+    token: str
+    token_file: Path
+
+
 @contextmanager
 def connect(coordinator: str | None, token_file: Path | None) -> Iterator[Connection]:
     """Errors inside end the command with a sentence and its exit code."""
+    found = _find(coordinator, token_file)
+    from coordinator.client import RunClient
+
+    client = RunClient(found.address, found.token)
+    try:
+        with _explaining(found):
+            yield Connection(client, found.address)
+    finally:
+        client.close()
+
+
+@contextmanager
+def connect_to_gpus(
+    coordinator: str | None, token_file: Path | None
+) -> Iterator[tuple[GpuClient, str]]:
+    """The same for the book of GPUs: the client, and the coordinator's address."""
+    found = _find(coordinator, token_file)
+    from coordinator.gpu_client import GpuClient
+
+    client = GpuClient(found.address, found.token)
+    try:
+        with _explaining(found):
+            yield client, found.address
+    finally:
+        client.close()
+
+
+def _find(coordinator: str | None, token_file: Path | None) -> _Coordinator:
     if coordinator is not None:
         address, path = normal(coordinator), token_file
     else:
@@ -127,32 +164,35 @@ def connect(coordinator: str | None, token_file: Path | None) -> Iterator[Connec
     from coordinator.credentials import default_token_path, read_token
 
     try:
-        token = read_token(path)
+        return _Coordinator(address, read_token(path), path or default_token_path())
     except errors.TfleaseError as error:
         give_up(error.message)
-    from coordinator.client import RunClient
 
-    client = RunClient(address, token)
+
+@contextmanager
+def _explaining(found: _Coordinator) -> Iterator[None]:
+    from coordinator.core import errors
+
     try:
-        yield Connection(client, address)
+        yield
     except errors.UnknownRun as error:
         give_up(error.message, NO_SUCH_RUN)
+    except errors.UnknownGpu as error:
+        give_up(error.message, NO_SUCH_GPU)
     except errors.Unauthenticated:
         give_up(
-            f"the coordinator at {address} refused the token in {path or default_token_path()}: "
-            "it has another one. Copy the token file of its machine here. (The coordinator that "
+            f"the coordinator at {found.address} refused the token in {found.token_file}: it has "
+            "another one. Copy the token file of its machine here. (The coordinator that "
             "TFCluster.run starts beside a driver keeps its token secret: ask the driver, "
             "cluster.status().)"
         )
     except errors.CoordinatorUnavailable as error:
         give_up(
-            f"no coordinator could be reached at {address}: does `tflease serve` run there, is the "
-            f"port open, is it plain TCP all the way? ({error.message})"
+            f"no coordinator could be reached at {found.address}: does `tflease serve` run there, "
+            f"is the port open, is it plain TCP all the way? ({error.message})"
         )
     except errors.TfleaseError as error:
-        give_up(f"the coordinator at {address} refused: {error.message}")
-    finally:
-        client.close()
+        give_up(f"the coordinator at {found.address} refused: {error.message}")
 
 
 def choose(runs: Sequence[RunView], wanted: str) -> RunView:

@@ -1,4 +1,4 @@
-"""Runs as JSON, with names that stay (docs/operations.md, "The daemon", lists them)."""
+"""Runs and GPUs as JSON, with names that stay (docs/operations.md lists them)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+from coordinator.core.gpu import LeaseView
 from coordinator.core.model import (
     ExitReport,
     Failure,
@@ -24,13 +25,15 @@ def run_summary(run: RunView) -> JsonObject:
         "id": run.run_id,
         "name": run.spec.name,
         "phase": run.phase.value,
-        "created_at": _time(run.created_at),
+        "created_at": time_text(run.created_at),
         "generation": run.generation,
         "settled": run.settled,
         "stop_reason": run.stop_reason or None,
         "members_total": len(phases),
         "members_ready": phases.count(MemberPhase.READY),
         "members_running": phases.count(MemberPhase.RUNNING),
+        "gpus_total": sum(run.spec.gpus.count(member.id.role) for member in run.members),
+        "gpus_granted": sum(len(member.gpus) for member in run.members),
         "members_ended": sum(phase.has_ended for phase in phases),
         "waiting_for": list(run.diagnosis),
         "failure": _failure(run.failure),
@@ -47,7 +50,7 @@ def _member(member: MemberView) -> JsonObject:
     return {
         "id": str(member.id),
         "phase": member.phase.value,
-        "phase_at": _time(member.phase_at),
+        "phase_at": time_text(member.phase_at),
         "host": executor.hostname if executor else None,
         "executor_id": (executor.executor_id or None) if executor else None,
         "directory": (executor.directory or None) if executor else None,
@@ -59,6 +62,8 @@ def _member(member: MemberView) -> JsonObject:
         "metrics": {
             name: value if math.isfinite(value) else None for name, value in member.metrics.items()
         },
+        "gpus": list(member.gpus),
+        "gpu_obstacles": list(member.gpu_obstacles),
         "exit": _exit(member.exit),
     }
 
@@ -76,6 +81,33 @@ def _exit(report: ExitReport | None) -> JsonObject | None:
         "message": report.message or None,
         "proof": report.proof.value,
         "survivors": list(report.survivors),
+        "gpus": [
+            {
+                "uuid": gpu.uuid,
+                "free": gpu.is_free,
+                "holder": gpu.holder or None,
+                "pids": list(gpu.pids),
+            }
+            for gpu in report.gpus
+        ],
+    }
+
+
+def lease(gpu: LeaseView) -> JsonObject:
+    """A GPU of the coordinator's book."""
+    return {
+        "uuid": gpu.uuid,
+        "state": gpu.state.value,
+        "since": time_text(gpu.since),
+        "host": gpu.hostname,
+        "boot_id": gpu.boot_id,
+        "name": gpu.name or None,
+        "holder": gpu.holder or None,
+        "who": gpu.who or None,
+        "token": str(gpu.token) if gpu.token else None,
+        "expires_at": None if gpu.expires_at is None else time_text(gpu.expires_at),
+        "reason": gpu.reason or None,
+        "pids": list(gpu.pids),
     }
 
 
@@ -90,7 +122,7 @@ def _failure(failure: Failure | None) -> JsonObject | None:
     }
 
 
-def _time(unix: float) -> str:
+def time_text(unix: float) -> str:
     """ISO 8601, UTC, in milliseconds: "2026-01-31T12:00:00.000Z"."""
     text = datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

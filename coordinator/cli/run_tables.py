@@ -59,7 +59,8 @@ def _member_table(run: RunView, now: float) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("MEMBER", "PHASE", "SINCE"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("WHERE", "STEP", "END"):
+    has_gpus = bool(run.spec.gpus.total)
+    for heading in ("WHERE", *(["GPUS"] if has_gpus else []), "STEP", "END"):
         table.add_column(heading, overflow="fold")
     for member in run.members:
         table.add_row(
@@ -67,10 +68,19 @@ def _member_table(run: RunView, now: float) -> Table:
             member.phase.value,
             age(now - member.phase_at),
             _text(str(member.executor or "")),
+            *([_gpus(run, member)] if has_gpus else []),
             str(member.step or ""),
             _text(_end(member.exit)),
         )
     return table
+
+
+def _gpus(run: RunView, member: MemberView) -> Text:
+    """What it has; how many it asked for while it has none."""
+    if member.gpus:
+        return _text("\n".join(member.gpus))
+    asked = run.spec.gpus.count(member.id.role)
+    return Text(f"0/{asked}" if asked else "")
 
 
 def _members(run: RunView) -> str:

@@ -106,7 +106,8 @@ def _not_reserved(member: MemberView, slots: Slots, now: float) -> str:
             "its Spark task runs but has not connected: is the coordinator's port reachable from "
             f"the executors?{last}"
         )
-    return f"task not scheduled{_slots(slots)}{last}"
+    why = f": {member.task.message}" if member.task.message else _slots(slots)
+    return f"task not scheduled{why}{last}"
 
 
 def _slots(slots: Slots) -> str:

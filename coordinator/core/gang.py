@@ -20,7 +20,7 @@ class Gang:
         self, run_id: RunId, spec: RunSpec, members: Collection[Member], book: LeaseBook
     ) -> None:
         self._run_id = run_id
-        self._members = members
+        self._members = tuple(members)
         self._cluster_spec: ClusterSpec = {}
         self.generation = 0
         self.leases = GangLeases(run_id, spec, members, book)

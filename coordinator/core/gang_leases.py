@@ -10,12 +10,14 @@ waits for one GPU while it keeps another, so that gangs cannot block each other.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from coordinator.core.effects import ClaimGpus, Effect, InspectGpus
-from coordinator.core.errors import ExecutorUnfit
+from coordinator.core.errors import ExecutorUnfit, LeaseLost
 from coordinator.core.events import GpusClaimed, GpusInspected
 from coordinator.core.gpu import GpuOffer, LeaseRequest, LeaseToken, Want
 from coordinator.core.lease_book import LeaseBook
+from coordinator.core.lease_queue import shortage
 from coordinator.core.member import Member
 from coordinator.core.model import (
     ExecutorInfo,
@@ -30,13 +32,13 @@ from coordinator.core.model import (
 def check_offer(spec: RunSpec, member: MemberId, executor: ExecutorInfo, offer: GpuOffer) -> None:
     """Raises ExecutorUnfit: asked for n GPUs, a member gets n or an error, never fewer (G4)."""
     count = spec.gpus.count(member.role)
-    if len(offer.gpus) >= count:
+    found = len({gpu.uuid for gpu in offer.gpus})
+    if found >= count:
         return
     why = offer.problem or "no more are visible there"
     raise ExecutorUnfit(
-        f"{member} needs {count} GPU{'s' * (count != 1)}, but has {len(offer.gpus)} on {executor}: "
-        f"{why}",
-        {"wanted": str(count), "found": str(len(offer.gpus))},
+        f"{member} needs {count} GPU{'s' * (count != 1)}, but has {found} on {executor}: {why}",
+        {"wanted": str(count), "found": str(found)},
     )
 
 
@@ -48,80 +50,84 @@ class GangLeases:
     ) -> None:
         self._run_id = run_id
         self._spec = spec
-        self._members = members
+        self._members = tuple(members)
         self._book = book
-        self._offers: dict[MemberId, GpuOffer] = {}
+        self._offers: dict[MemberId, tuple[str, ...]] = {}
         self._round = 0
         self._request: LeaseRequest | None = None
+        self._shortage: dict[str, str] = {}  # of the request
         self._granted: dict[MemberId, dict[str, LeaseToken]] = {}
         self._unclaimed: set[MemberId] = set()
-        self._inspected: dict[str, tuple[int, LeaseToken | None]] = {}
+        self._inspected: dict[str, LeaseToken | None] = {}  # whose last holder had this lease
         self.has_started = False  # from then on the GPUs are used
-        self._commands: dict[MemberId, ClaimGpus | InspectGpus] = {}  # the last one to each
+        self._commands: dict[MemberId, list[ClaimGpus | InspectGpus]] = {}  # that still count
 
     # -- while the gang forms --------------------------------------------------------------
 
     def offer(self, member: Member, executor: ExecutorInfo, offer: GpuOffer, now: float) -> None:
         """A member that has just reserved its slot says what GPUs there are."""
-        self._offers[member.id] = offer
+        self._offers[member.id] = tuple(dict.fromkeys(gpu.uuid for gpu in offer.gpus))
         self._commands.pop(member.id, None)
         self._book.see(executor.hostname, executor.boot_id, offer.gpus, now)
 
     def advance(self, now: float) -> list[Effect]:
         """Every member is ready, or something in the book has changed: ask, look, claim."""
         holders = {m.id: m for m in self._members if self._spec.gpus.count(m.id.role)}
-        if not holders or self._granted:
+        if not holders or self._has_all_leases:
             return []
+        # Some have lapsed, since a member was away for long: nobody has been started with them.
+        effects = self.give_back(now) if self._granted else []
         if self._request is None:
             self._round += 1
             self._request = self._new_request(list(holders))
+            self._shortage = shortage(self._request)
         granted = self._book.acquire(self._request, now)
         if granted is None:
-            return self._inspect(holders)
+            return effects + self._inspect(holders)
         for member_id in holders:
             uuids = granted.uuids[str(member_id)]
             self._granted[member_id] = {uuid: granted.tokens[uuid] for uuid in uuids}
         self._unclaimed = set(holders)
-        return [self._claim(member) for member in holders.values()]
+        return effects + [self._claim(member) for member in holders.values()]
+
+    @property
+    def _has_all_leases(self) -> bool:
+        granted, request = self._granted, self._request
+        return bool(granted) and request is not None and self._book.holds(request.request_id)
 
     def _new_request(self, holders: list[MemberId]) -> LeaseRequest:
         name = f" ({self._spec.name})" if self._spec.name else ""
         return LeaseRequest(
             request_id=f"{self._run_id}/{self._round}",
             holder=f"run {self._run_id}{name}",
-            wants=tuple(
-                Want(
-                    str(each),
-                    tuple(gpu.uuid for gpu in self._offers[each].gpus),
-                    self._spec.gpus.count(each.role),
-                )
-                for each in holders
-            ),
+            wants=tuple(map(self._want, holders)),
             ttl=self._spec.fence_timeout,
             patience=float("inf"),  # the run has a deadline of its own
         )
+
+    def _want(self, member: MemberId) -> Want:
+        return Want(str(member), self._offers[member], self._spec.gpus.count(member.role))
 
     def _inspect(self, holders: Mapping[MemberId, Member]) -> list[Effect]:
         """Whatever may turn out to be free is looked at by a member that could have it. Once for
         each lease that it had: the agent goes on looking."""
         effects: list[Effect] = []
         for member_id, member in holders.items():
-            uuids = [gpu.uuid for gpu in self._offers[member_id].gpus]
-            stuck = self._book.stuck(uuids)
-            new = [uuid for uuid in stuck if self._is_news(uuid)]
+            stuck = self._book.stuck(self._offers[member_id])
+            tokens = {uuid: self._book.view(uuid).token for uuid in stuck}
+            new = [
+                uuid
+                for uuid, token in tokens.items()
+                if uuid not in self._inspected or self._inspected[uuid] != token
+            ]
             if new:
-                number = self._book.look(stuck)
-                for uuid in stuck:
-                    self._inspected[uuid] = (number, self._book.view(uuid).token)
-                effects.append(self._command(member, number, stuck))
+                self._inspected.update(tokens)
+                effects.append(self._look(member, stuck))
         return effects
 
-    def _is_news(self, uuid: str) -> bool:
-        seen = self._inspected.get(uuid)
-        return seen is None or seen[1] != self._book.view(uuid).token
-
-    def _command(self, member: Member, number: int, uuids: tuple[str, ...]) -> InspectGpus:
+    def _look(self, member: Member, uuids: tuple[str, ...]) -> InspectGpus:
         assert member.incarnation is not None
+        number = self._book.look(uuids)
         command = InspectGpus(
             self._run_id,
             member.id,
@@ -130,14 +136,16 @@ class GangLeases:
             self._book.coordinator_id,
             uuids,
         )
-        self._commands[member.id] = command
+        # That it is to let go of what it had must not get lost: others wait for that.
+        kept = [each for each in self._commands.get(member.id, []) if isinstance(each, ClaimGpus)]
+        self._commands[member.id] = [*kept, command]
         return command
 
     def _claim(self, member: Member) -> ClaimGpus:
         assert member.incarnation is not None
         grants = self._granted.get(member.id, {})
         command = ClaimGpus(self._run_id, member.id, member.incarnation, self._round, grants)
-        self._commands[member.id] = command
+        self._commands[member.id] = [command]
         return command
 
     def inspected(self, executor: ExecutorInfo, event: GpusInspected, now: float) -> None:
@@ -145,14 +153,15 @@ class GangLeases:
         where = (executor.hostname, executor.boot_id)
         self._book.inspected(*where, event.number, event.sights, now)
         for sight in event.sights:
-            if sight.is_free:
-                self._inspected.pop(
-                    sight.uuid, None
-                )  # taken by another, it is to be looked at anew
+            if sight.is_free:  # its agent looks no longer
+                self._inspected.pop(sight.uuid, None)
 
     def claimed(self, member: MemberId, event: GpusClaimed, now: float) -> list[Effect]:
-        """The host's word. When all have claimed, `is_complete`."""
-        if event.number != self._round or member not in self._granted or self._request is None:
+        """The host's word. When all have claimed, `is_complete`. After the start nothing can be
+        refused any more: what a member has is used, whatever is said again."""
+        if self.has_started or self._request is None:
+            return []
+        if event.number != self._round or member not in self._granted:
             return []
         if not event.refused:
             self._unclaimed.discard(member)
@@ -164,37 +173,39 @@ class GangLeases:
     @property
     def is_complete(self) -> bool:
         """True when every member has what it asked for, also on its host."""
-        return self._spec.gpus.total == 0 or (bool(self._granted) and not self._unclaimed)
+        return self._spec.gpus.total == 0 or (not self._unclaimed and self._has_all_leases)
 
     def give_back(self, now: float) -> list[Effect]:
         """The gang is not going to start like this: what was granted was not used by anybody,
-        since nobody was started with it."""
+        since nobody was started with it. Also what the book has granted while a member was away,
+        so that nobody was told."""
+        if self.has_started or self._request is None:
+            return []
         request, self._request = self._request, None
         holders, self._granted, self._unclaimed = self._granted, {}, set()
-        if request is None:
-            return []
         self._inspected.clear()
         self._book.withdraw(request.request_id, now)
-        for member_id in holders:
-            self._book.return_unused(request.request_id, str(member_id), now)
+        for want in request.wants:
+            self._book.return_unused(request.request_id, want.who, now)
         self._round += 1
-        return [self._claim(m) for m in self._members if m.id in holders and m.phase.is_live]
+        return [self._claim(m) for m in self._members if m.id in holders and m.is_watched]
 
     def said_last(self, member: MemberId) -> list[Effect]:
-        """What a member's lost session may not have delivered."""
-        command = self._commands.get(member)
-        return [command] if command is not None else []
+        """What a member's lost session may not have delivered. Nothing after the start: everybody
+        has claimed, and descriptors that the agent has passed on cannot be claimed again."""
+        return [] if self.has_started else [*self._commands.get(member, [])]
 
     # -- from the start on -----------------------------------------------------------------
 
     def renew(self, member: MemberId, tokens: Iterable[LeaseToken], now: float) -> None:
         """A member was heard of, and says what it holds. Raises LeaseLost; not before the start,
         when what it has just been told to give back may still stand in its beat."""
+        tokens, mine = tuple(tokens), self._granted.get(member, {}).values()
         if not self.has_started:
-            granted = self._granted.get(member, {}).values()
-            tokens = [token for token in tokens if token in granted]
-        elif self._request is None:
-            tokens = []
+            tokens = tuple(token for token in tokens if token in mine)
+        for token in tokens:
+            if token not in mine:
+                raise LeaseLost(f"the lease {token} is none of {member}'s in run {self._run_id}")
         if self._request is not None:
             self._book.renew(self._request.request_id, tokens, now)
 
@@ -219,10 +230,19 @@ class GangLeases:
 
     # -- out -------------------------------------------------------------------------------
 
-    def view(self, member: Member) -> MemberView:
+    def view(self, member: Member, now: float) -> MemberView:
         """A frozen copy of the member, with what it has and what it waits for."""
-        is_waiting = self._request is not None and not self._granted
-        obstacles: tuple[str, ...] = ()
-        if self._request is not None and is_waiting:
-            obstacles = self._book.explain(self._request, str(member.id))
-        return member.view(tuple(self._granted.get(member.id, ())), obstacles)
+        granted = tuple(self._granted.get(member.id, ()))
+        return member.view(granted, self._obstacles(member.id, granted, now))
+
+    def _obstacles(self, member: MemberId, granted: tuple[str, ...], now: float) -> tuple[str, ...]:
+        if self._request is None or member not in self._offers:
+            return ()
+        if member in self._unclaimed:
+            return (f"its agent has not claimed {', '.join(granted)} there yet",)
+        if self._granted or not self._spec.gpus.count(member.role):
+            return ()
+        # Only its own want: a view of a big gang must not look at all wants for each member.
+        own = replace(self._request, wants=(self._want(member),))
+        short = self._shortage.get(str(member))
+        return (*((short,) if short else ()), *self._book.explain(own, now=now))

@@ -1,11 +1,11 @@
-"""What must hold of a run between any two events (ARCHITECTURE.md, "Invariants")."""
+"""What must hold of runs between any two events (ARCHITECTURE.md, "Invariants")."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from coordinator.core.member import Member
-from coordinator.core.model import RunPhase
+from coordinator.core.model import RunId, RunPhase
 
 _NEVER = float("inf")
 
@@ -28,3 +28,10 @@ def check_run(
         if member.is_watched:
             assert member.incarnation is not None
             assert silence_deadline < _NEVER, f"{member.id} is not watched"
+
+
+def check_leases(holders: Mapping[str, str], phases: Mapping[RunId, RunPhase]) -> None:
+    """Raises AssertionError. ``holders``: the requests of the leases that live, by UUID."""
+    for uuid, request_id in holders.items():
+        phase = phases.get(RunId(request_id.partition("/")[0]))
+        assert phase is None or not phase.is_terminal, f"an ended run holds GPU {uuid}"

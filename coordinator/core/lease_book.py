@@ -10,53 +10,19 @@ Synchronous and deterministic, like all of the core: the caller brings the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from coordinator.core.errors import GpuHeld, InvalidRun, LeaseLost, UnknownGpu
 from coordinator.core.gpu import GpuSight, LeaseRequest, LeaseState, LeaseToken, LeaseView
 from coordinator.core.lease_entry import Entry
-from coordinator.core.lease_queue import Queue
+from coordinator.core.lease_news import Acquired, BookEffect, Expired, Lapsed, Told
+from coordinator.core.lease_queue import Queue, shortage
+
+__all__ = ["Acquired", "LeaseBook"]
 
 _NEVER = float("inf")
 _KEPT_REQUESTS = 10_000  # that are over, so that none of them is taken for a new one
-
-
-@dataclass(frozen=True, slots=True)
-class Acquired:
-    """A request has all of its GPUs: the tokens by UUID, and the UUIDs by who wanted them."""
-
-    request_id: str
-    tokens: Mapping[str, LeaseToken]
-    uuids: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Lapsed:
-    """Its holder was not heard of for the lease's time: it is to be told to stop."""
-
-    request_id: str
-    who: str
-    uuid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """A request was not granted within its patience."""
-
-    request_id: str
-    why: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A sentence for the log and for whoever keeps the history of a GPU."""
-
-    uuid: str
-    text: str
-
-
-BookEffect = Acquired | Lapsed | Expired | Told
 
 
 class LeaseBook:
@@ -81,18 +47,23 @@ class LeaseBook:
             entry = self._entries.get(sight.uuid)
             if entry is None:
                 entry = self._entries[sight.uuid] = Entry(sight.uuid, hostname, boot_id, now)
-            elif entry.boot_id != boot_id:
-                self._lose_with_host(entry, hostname, boot_id, now)
-            entry.see(sight)
+            self._see(entry, hostname, boot_id, sight)
         self._serve(now)
 
-    def _lose_with_host(self, entry: Entry, hostname: str, boot_id: str, now: float) -> None:
-        """Its machine was started again since (or the GPU now sits in another one): whoever held it
-        is gone with that boot."""
-        if entry.state is not LeaseState.FREE and not entry.is_put_aside:
-            self._tell(entry, f"was lost with host {entry.hostname}, which has been started again")
-            self._free(entry, now)
-        entry.hostname, entry.boot_id = hostname, boot_id
+    def _see(self, entry: Entry, hostname: str, boot_id: str, sight: GpuSight) -> None:
+        """What makes a GPU worth an agent's look is told, so that those who wait for it ask."""
+        if entry.state is LeaseState.FREE:
+            entry.hostname, entry.boot_id = hostname, boot_id
+            was_grantable = entry.is_grantable
+            entry.see(sight)
+            if was_grantable and entry.outsider is not None:
+                self._tell(entry, f"is in use by {entry.outsider[0]}")
+        elif entry.boot_id == boot_id:
+            entry.see(sight)
+        elif entry.elsewhere != (hostname, boot_id):
+            # Started again, or moved; or a word from before that comes late. A look tells.
+            entry.elsewhere = (hostname, boot_id)
+            self._tell(entry, f"was seen on {hostname} under another boot")
 
     def look(self, uuids: Iterable[str]) -> int:
         """A number for an inspection of these: what an agent finds after it was given the number
@@ -105,15 +76,28 @@ class LeaseBook:
         self, hostname: str, boot_id: str, number: int, sights: Sequence[GpuSight], now: float
     ) -> None:
         """The answer to an inspection: with ``is_free`` the proof of an agent that could claim the
-        GPU, after it had made sure that no older lease can be claimed any more."""
+        GPU, after it had made sure that no older lease can be claimed any more. It also tells that
+        a machine was started again since: whoever held a GPU is gone with that boot."""
         self.see(hostname, boot_id, sights, now)
         for sight in sights:
             entry = self._entries[sight.uuid]
-            is_younger = entry.token is None or number > entry.token.number
-            if sight.is_free and entry.is_stuck and not entry.is_put_aside and is_younger:
+            if not sight.is_free or not self._is_proof(entry, boot_id, number):
+                continue
+            if entry.boot_id == boot_id:
                 self._tell(entry, "was found free by another agent on its host")
-                self._free(entry, now)
+            else:
+                entry.elsewhere = (hostname, boot_id)
+                self._tell(entry, f"was lost with host {entry.hostname}, started again since")
+            self._free(entry, now)
         self._serve(now)
+
+    def _is_proof(self, entry: Entry, boot_id: str, number: int) -> bool:
+        """A number that is older than the lease, or that this book has never given, proves
+        nothing; nor does a look at a GPU whose holder may just be about to claim it."""
+        last = 0 if entry.token is None else entry.token.number
+        if entry.is_put_aside or not last < number <= self._number:
+            return False
+        return entry.is_stuck or (entry.state.is_live and entry.boot_id != boot_id)
 
     # -- a gang's leases -------------------------------------------------------------------
 
@@ -139,6 +123,8 @@ class LeaseBook:
                 self._entry(uuid)
             if not 0 < want.count <= len(set(want.uuids)):
                 raise InvalidRun(f"{want.who} wants {want.count} of {len(set(want.uuids))} GPUs")
+        if not 0 < request.ttl < _NEVER or not request.patience >= 0:
+            raise InvalidRun("a lease must have a time to live, and a request its patience")
 
     def _serve(self, now: float) -> None:
         """In the order of arrival; what an earlier request waits for is not given to a later one,
@@ -168,6 +154,15 @@ class LeaseBook:
                     raise LeaseLost(f"the lease {token} of GPU {entry.uuid} has lapsed")
                 return entry
         raise LeaseLost(f"the lease {token} is none of {request_id}'s, or is over")
+
+    def holds(self, request_id: str) -> bool:
+        """Whether a request was granted and still has all of it."""
+        entries = self._of(request_id)
+        tokens = self._granted[request_id].tokens if entries else {}
+        return bool(entries) and all(
+            entry.token == tokens[entry.uuid] and entry.state.is_live and not entry.has_lapsed
+            for entry in entries
+        )
 
     def _of(self, request_id: str) -> list[Entry]:
         granted = self._granted.get(request_id)
@@ -213,10 +208,11 @@ class LeaseBook:
     def refuse(self, request_id: str, who: str, sight: GpuSight, now: float) -> None:
         """As `return_unused`, for one: its host has refused the claim, because somebody is there of
         whom this book knows nothing. It is not granted again before an agent has seen it free."""
+        refusal = replace(sight, is_free=False, holder=sight.holder or "somebody")
         for entry in self._leases(request_id, who):
             if entry.uuid == sight.uuid:
                 self._free(entry, now)
-                entry.see(sight)
+                self._see(entry, entry.hostname, entry.boot_id, refusal)
 
     def withdraw(self, request_id: str, now: float) -> None:
         """The request is not wanted any more; its leases, if any, are not touched."""
@@ -242,7 +238,7 @@ class LeaseBook:
 
     def _drop_if_over(self, request_id: str) -> None:
         mine = (entry for entry in self._of(request_id) if entry.request_id == request_id)
-        if not any(entry.state.is_live or entry.is_stuck for entry in mine):
+        if request_id in self._granted and all(entry.state is LeaseState.FREE for entry in mine):
             self._end(request_id)
 
     def _end(self, request_id: str) -> None:
@@ -289,8 +285,9 @@ class LeaseBook:
             else:
                 self._doubt(entry, "its holder is not heard of any more", (), now)
                 self._drop_if_over(entry.request_id)
-        for request in self._queue.expire(now):
-            why = self.explain(request)
+        for request in self._queue.overdue(now):
+            why = self.explain(request, now=now)
+            self._queue.remove(request.request_id)
             self._end(request.request_id)
             self._effects.append(Expired(request.request_id, why))
         self._serve(now)
@@ -319,16 +316,26 @@ class LeaseBook:
         entries = (self._entry(uuid) for uuid in uuids)
         return tuple(entry.uuid for entry in entries if entry.may_be_proven)
 
-    def explain(self, request: LeaseRequest, who: str = "") -> tuple[str, ...]:
+    def explain(
+        self, request: LeaseRequest, who: str = "", now: float | None = None
+    ) -> tuple[str, ...]:
         """Who has what the request waits for, or ``who`` in it: a sentence for each GPU that it
-        cannot have."""
+        cannot have, with ``now`` also for how long."""
         wants = [want for want in request.wants if who in ("", want.who)]
-        return self._queue.explain(request, wants, self._entries)
+        short = shortage(request)
+        texts = dict.fromkeys(short[want.who] for want in wants if want.who in short)
+        return (*texts, *self._queue.explain(request, wants, self._entries, now))
 
     def views(self) -> list[LeaseView]:
         """All GPUs, by host and index."""
         ordered = sorted(self._entries.values(), key=lambda each: (each.hostname, each.index))
         return [entry.view() for entry in ordered]
+
+    def holders(self) -> dict[str, str]:
+        """The requests of the leases that live, by UUID."""
+        return {
+            uuid: entry.request_id for uuid, entry in self._entries.items() if entry.state.is_live
+        }
 
     def view(self, uuid: str) -> LeaseView:
         """Raises UnknownGpu."""
@@ -360,4 +367,11 @@ class LeaseBook:
             if entry.state.is_live:
                 granted = self._granted.get(entry.request_id)
                 assert granted is not None, f"{entry.uuid} is held by nobody's request"
-                assert entry.uuid in granted.tokens
+                assert granted.tokens[entry.uuid] == entry.token, "two have the GPU"
+                assert entry.uuid in granted.uuids[entry.who], "held by the wrong one"
+        for request_id in self._granted:
+            mine = [each for each in self._of(request_id) if each.request_id == request_id]
+            assert any(each.state is not LeaseState.FREE for each in mine), "kept, and over"
+            assert request_id not in self._queue, "waits for what it has"
+            assert request_id not in self._over, "is over, and has something"
+        self._queue.check_invariants(self._entries)

@@ -17,7 +17,8 @@ class Entry:
     """Mutable state of one GPU.
 
     ``outsider``: who was seen with it although no lease of this book says so, and its pids. Such a
-    GPU is not granted. ``is_put_aside``: by an operator, so that no proof brings it back.
+    GPU is not granted. ``elsewhere``: host and boot where it was seen although it is not free at
+    ``hostname`` and ``boot_id``. ``is_put_aside``: by an operator, so that no proof brings it back.
     """
 
     def __init__(self, uuid: str, hostname: str, boot_id: str, now: float) -> None:
@@ -36,6 +37,7 @@ class Entry:
         self.reason = ""
         self.pids: tuple[int, ...] = ()
         self.outsider: tuple[str, tuple[int, ...]] | None = None
+        self.elsewhere: tuple[str, str] | None = None
         self.is_put_aside = False
 
     # -- what it is ------------------------------------------------------------------------
@@ -50,15 +52,15 @@ class Entry:
         """True when it is worth an agent's look."""
         if self.state is LeaseState.FREE:
             return self.outsider is not None
-        return self.is_stuck and not self.is_put_aside
+        return not self.is_put_aside and (self.is_stuck or self.elsewhere is not None)
 
     @property
     def is_grantable(self) -> bool:
         """True when the next in the queue may have it."""
         return self.state is LeaseState.FREE and self.outsider is None
 
-    def obstacle(self) -> str:
-        """Why it cannot be granted, in words; empty when it can."""
+    def obstacle(self, now: float | None = None) -> str:
+        """Why it cannot be granted, in words; empty when it can. With ``now`` also for how long."""
         if self.is_grantable:
             return ""
         if self.state is LeaseState.FREE:
@@ -66,9 +68,15 @@ class Entry:
             return f"{self} is in use by {holder}{_named(pids)}"
         if self.state.is_live:
             leaving = ", which is leaving" if self.state is LeaseState.RELEASING else ""
-            return f"{self} is held by {self.who} of {self.holder}{leaving}"
+            return (
+                f"{self} is held by {self.who} of {self.holder}{leaving}{self._for_how_long(now)}"
+            )
         last = f"; last held by {self.who} of {self.holder}" if self.holder else ""
-        return f"{self} is {self.state.value}: {self.reason}{_named(self.pids)}{last}"
+        why = f"{self.reason}{_named(self.pids)}{last}"
+        return f"{self} is {self.state.value}{self._for_how_long(now)}: {why}"
+
+    def _for_how_long(self, now: float | None) -> str:
+        return "" if now is None else f", for {max(0.0, now - self.since):.0f} s"
 
     def __str__(self) -> str:
         return f"GPU {self.uuid}{self.name and f' ({self.name})'} on {self.hostname}"
@@ -76,7 +84,7 @@ class Entry:
     # -- what happens to it ----------------------------------------------------------------
 
     def see(self, sight: GpuSight) -> None:
-        """What an agent tells of it. Of a GPU that has a holder, the holder is no news."""
+        """What an agent on its host tells of it. That its holder has it is no news."""
         self.index, self.name = sight.index, sight.name or self.name
         if self.state is LeaseState.FREE:
             self.outsider = None if sight.is_free else (sight.holder or "somebody", sight.pids)
@@ -103,6 +111,9 @@ class Entry:
         self.state, self.since = LeaseState.FREE, now
         self.reason, self.pids = "", ()
         self.has_lapsed = self.is_put_aside = False
+        if self.elsewhere is not None:
+            self.hostname, self.boot_id = self.elsewhere
+            self.elsewhere = None
 
     def doubt(self, reason: str, pids: tuple[int, ...], now: float) -> None:
         """Its holder is gone, or is not to be waited for, and nothing is proven."""
@@ -165,6 +176,11 @@ class Entry:
         if self.is_stuck:
             assert self.reason, "nobody knows why it is not free"
         assert not self.is_put_aside or self.state is LeaseState.QUARANTINED
+        if self.state is LeaseState.FREE:
+            assert not self.has_lapsed, "a lapse without a lease"
+            assert self.elsewhere is None, "a free GPU is where it was seen last"
+        else:
+            assert self.outsider is None, "an outsider with a GPU that is not free"
 
 
 def _named(pids: tuple[int, ...]) -> str:

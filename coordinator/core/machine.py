@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from coordinator.core import diagnosis, events
+from coordinator.core import diagnosis, events, invariants
 from coordinator.core.effects import Effect, GpusGranted, GpusRefused, Noted, RunChanged
 from coordinator.core.errors import InvalidRun, UnknownRun
-from coordinator.core.lease_book import Acquired, BookEffect, Expired, LeaseBook, Told
+from coordinator.core.lease_book import LeaseBook
+from coordinator.core.lease_news import Acquired, BookEffect, Expired, Lapsed, Told
 from coordinator.core.model import RunId, RunPhase, RunView
 from coordinator.core.run import Run
 
@@ -113,6 +114,9 @@ class Machine:
     def check_invariants(self) -> None:
         """What must hold between events (ARCHITECTURE.md, "Invariants"). Raises AssertionError."""
         self.book.check_invariants()
+        invariants.check_leases(
+            self.book.holders(), {run_id: run.phase for run_id, run in self._runs.items()}
+        )
         for run in self._runs.values():
             run.check_invariants()
 
@@ -122,9 +126,18 @@ def _from_book(news: BookEffect, runs: Mapping[RunId, Run]) -> list[Effect]:
     match news:
         case Told(text=text):
             return [Noted(None, text)]
-        case Acquired(request_id=request_id) if RunId(request_id.partition("/")[0]) not in runs:
+        case Acquired(request_id=request_id) if _run_of(request_id) not in runs:
             return [GpusGranted(request_id)]
         case Expired(request_id=request_id, why=why):
             return [GpusRefused(request_id, why)]
-        case _:  # the silence of a run's member has its own, shorter clock
+        case Lapsed(request_id=request_id, who=who, uuid=uuid):
+            # A run's member has a shorter clock of its own; the next renewal is refused to both.
+            run_id = _run_of(request_id)
+            text = f"{who} has not renewed its lease of GPU {uuid} in time"
+            return [Noted(run_id if run_id in runs else None, text)]
+        case _:
             return []
+
+
+def _run_of(request_id: str) -> RunId:
+    return RunId(request_id.partition("/")[0])

@@ -326,7 +326,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """What Spark says of a member's task."""
+    """What Spark says of a member's task. ``message``: why it failed, or why it may not have been
+    started."""
 
     running: bool = False
     failed: bool = False

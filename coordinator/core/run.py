@@ -145,23 +145,21 @@ class Run:
             )
         if isinstance(event, events.SessionClosed):
             return []  # often our own transport's word: no sign of life
+        if isinstance(event, events.Heard):  # refused, it is no sign of life either
+            self._leases.renew(member.id, event.leases, now)
         if member.phase is not MemberPhase.LOST or self.phase is RunPhase.FORMING:
             member.last_heard_at = max(member.last_heard_at, now)  # else its fence never came
         if isinstance(event, events.ProcessEnded):  # never a return: it says that it is gone
             return self._ended(member, event, now)
         effects = self._return_if_lost(member, now)
         match event:
-            case events.Heard(leases=tokens):
-                self._leases.renew(member.id, tokens, now)
+            case events.Heard():
                 return effects
             case events.SessionOpened():
                 return effects + self._command_again(member)
             case events.GpusInspected() | events.GpusClaimed():
-                return [
-                    *effects,
-                    *self._gang.hear_of_gpus(member, event, now),
-                    *self.form_if_ready(now),
-                ]
+                effects += self._gang.hear_of_gpus(member, event, now)
+                return effects + self.form_if_ready(now)
             case events.ProcessReady():
                 return effects + self._ready(member, now)
             case events.MainEntered(generation=generation):
@@ -186,7 +184,7 @@ class Run:
         if member.stop_sent or not member.is_watched:
             return [self._stop_command(member)]
         if member.phase is MemberPhase.STARTING:
-            return [*self._leases.said_last(member.id), self._gang.start_command(member)]
+            return [self._gang.start_command(member)]
         return self._leases.said_last(member.id)
 
     def _ready(self, member: Member, now: float) -> list[Effect]:
@@ -384,7 +382,7 @@ class Run:
             spec=self.spec,
             phase=self.phase,
             generation=self._gang.generation,
-            members=tuple(self._leases.view(member) for member in self._members.values()),
+            members=tuple(self._leases.view(member, now) for member in self._members.values()),
             created_at=self.created_at,
             revision=self.revision,
             failure=self._ending.failure if self._ending else None,

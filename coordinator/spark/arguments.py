@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coordinator.core.errors import InvalidRun
-from coordinator.core.model import Role
+from coordinator.core.model import Role, Roles
 
 _LONGEST = 365 * 24 * 3600
 """Seconds; more is a mistake, and infinity no message can carry."""
+
+_OURS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+"""Whoever sets these takes GPUs past their leases."""
 
 _ANCHORS = ("task", "executor")
 
@@ -92,6 +95,16 @@ def by_role(argument: str, values: Mapping[str, float]) -> dict[Role, float]:
         raise InvalidRun(f"{argument} must map role names to seconds, not {values!r}") from None
 
 
+def gpus(value: Roles | Mapping[str, int] | None) -> Roles:
+    """GPUs for each member of a role."""
+    if value is None:
+        return Roles()
+    try:
+        return Roles.of(value)
+    except InvalidRun as error:
+        raise InvalidRun(f"gpus, the number for each member of a role: {error}") from None
+
+
 def environment(env: Mapping[Any, Any]) -> dict[str, str]:
     """Variables that a process can have."""
     for each, value in env.items():
@@ -99,4 +112,9 @@ def environment(env: Mapping[Any, Any]) -> dict[str, str]:
             raise InvalidRun(f"env must map strings to strings: {each!r}={value!r}")
         if not each or "=" in each or "\0" in each + value:
             raise InvalidRun(f"env cannot set {each!r} to {value!r}")
+        if each in _OURS:
+            raise InvalidRun(
+                f"env cannot set {each}: tflease sets it to the GPUs that a member has leased, and "
+                "to none for the others. Leave it out, and ask with gpus=Roles(worker=1)"
+            )
     return dict(env)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.core.errors import SparkUnusable
 from coordinator.core.model import Slots
+from coordinator.spark import profiles
+from coordinator.spark.gateway import Profile
 from executor_agent.spark_task import ROW_SCHEMA, MemberTask
 
 if TYPE_CHECKING:
@@ -64,12 +66,22 @@ class ClassicGateway:
 
         return InheritableThread(target=work)
 
-    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
+    def run_job(
+        self,
+        task: MemberTask,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
         for tag in tags:  # of this thread
             self._context.addJobTag(tag)
         self._context.setLocalProperty("spark.job.description", description)
         count = len(task.members)
-        frame = self._session.range(0, count, 1, count).mapInArrow(task, ROW_SCHEMA)
+        slots = self._session.range(0, count, 1, count)
+        if profile is None:
+            return list(slots.mapInArrow(task, ROW_SCHEMA).collect())
+        resources = profiles.build(profile, self.application_id)
+        frame = slots.mapInArrow(task, ROW_SCHEMA, profile=resources)
         return list(frame.collect())
 
     def cancel(self, tag: str) -> None:

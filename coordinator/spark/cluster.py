@@ -13,7 +13,7 @@ from typing import Any
 
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
 from coordinator.core.model import LogChunk, MemberId, MemberPhase, Roles, RunView
-from coordinator.spark import member_logs, payload, preflight, results
+from coordinator.spark import gpu_preflight, member_logs, payload, preflight, results
 from coordinator.spark.gateway import Gateway, open_gateway
 from coordinator.spark.launch import JOIN_TIMEOUT, Launch, is_over
 from coordinator.spark.options import InputMode, Options, ProgressCallback
@@ -75,7 +75,8 @@ class TFCluster:
                 (``executor_agent.context.Context``).
             args: any object that can be pickled; the first argument of ``main_fun``.
             roles: how many members of each role, ``Roles(chief=1, worker=2, ps=1)``.
-            gpus: GPUs for each member of a role; not in this version.
+            gpus: GPUs for each member of a role, ``Roles(worker=1)``; roles that are not named get
+                none. Each is leased to one member until it is proven free (docs/gpus.md).
             reservation_timeout: seconds until all members must have entered ``main_fun``.
             name: shown in Spark's UI, logs and errors.
             completion: names of the roles whose members must all return for the run to be
@@ -108,11 +109,12 @@ class TFCluster:
         Raises:
             InvalidRun: arguments that make no sense; PayloadNotPicklable names the object.
             SparkUnusable: the session is stopped or of another kind.
-            NotEnoughSlots: Spark can never seat so many members.
-            FeatureUnavailable: GPUs, feeding from Spark, TLS, Spark Connect without a standalone
+            NotEnoughSlots: Spark can never seat so many members, or give them so many GPUs.
+            FeatureUnavailable: feeding from Spark, TLS, Spark Connect without a standalone
                 coordinator.
             Unauthenticated: no token for the standalone coordinator, or a wrong one.
-            ReservationTimeout: the members were not all there in time; says who and why.
+            ReservationTimeout: the members were not all there in time; says who and why, and who
+                holds the GPUs that they wait for.
             TrainingFailed: a member failed before all had entered ``main_fun``.
             CoordinatorUnavailable: the coordinator did not start, or ended.
         """
@@ -142,6 +144,7 @@ class TFCluster:
         preflight.check_environment(gateway)
         preflight.check_anchor(gateway, options.anchor)
         preflight.check_slots(gateway, options.spec.roles)
+        gpu_preflight.check_gpus(gateway, options.spec)
         work = payload.pack(main_fun, args)
         with Forming(gateway, options):
             cluster = cls(gateway, options, work)

@@ -14,6 +14,8 @@ from typing import Any
 
 from coordinator.core.errors import FeatureUnavailable, SparkUnusable
 from coordinator.core.model import Slots
+from coordinator.spark import profiles
+from coordinator.spark.gateway import Profile
 from executor_agent.spark_task import ROW_SCHEMA, MemberTask
 
 _log = logging.getLogger("tflease")
@@ -84,14 +86,30 @@ class ConnectGateway:
 
         return threading.Thread(target=with_tags)
 
-    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
+    def run_job(
+        self,
+        task: MemberTask,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
         """Connect has no place for the description."""
         for tag in tags:  # of this thread
             self._session.addTag(tag)
         count = len(task.members)
-        frame = self._session.range(0, count, 1, count).mapInArrow(task, ROW_SCHEMA)
+        slots = self._session.range(0, count, 1, count)
+        if profile is None:
+            frame = slots.mapInArrow(task, ROW_SCHEMA)
+        else:
+            frame = slots.mapInArrow(task, ROW_SCHEMA, profile=self._resources(profile))
         with self._hearing_of(tuple(tags)):
             return list(frame.collect())
+
+    def _resources(self, profile: Profile) -> Any:
+        """The server is told of a profile through the session that is active on the thread; none
+        is, on a thread of ours."""
+        type(self._session)._set_default_and_active_session(self._session)
+        return profiles.build(profile, self.application_id)
 
     @contextmanager
     def _hearing_of(self, job: tuple[str, ...]) -> Iterator[None]:

@@ -7,11 +7,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from coordinator.core.errors import SparkUnusable
 from coordinator.core.model import Slots
 from executor_agent.spark_task import MemberTask
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one task of a job takes, where that is not what the configuration says: a *resource
+    profile* of Spark's. ``executor_gpus`` and what follows it also ask for executors, as dynamic
+    allocation needs it; 0: any executor that is there. ``executor_cores`` 0: as configured."""
+
+    cpus: float
+    gpus: int = 0
+    executor_gpus: int = 0
+    executor_cores: int = 0
+    discovery_script: str = ""
+    vendor: str = ""
 
 
 class Gateway(Protocol):
@@ -41,9 +56,16 @@ class Gateway(Protocol):
         """A thread, not started yet, on which jobs belong to the same group and tags as they
         would here: cancelling a notebook's cell reaches them."""
 
-    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
+    def run_job(
+        self,
+        task: MemberTask,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
         """One task for each member of ``task``, and the rows that they return; blocks until then.
-        The job bears the tags. Call it on a ``thread``. Raises what Spark raises."""
+        The job bears the tags. Without ``profile`` its tasks take what the configuration says.
+        Call it on a ``thread``. Raises what Spark raises."""
 
     def cancel(self, tag: str) -> None:
         """Cancels the jobs with this tag; Spark kills their running tasks within seconds."""

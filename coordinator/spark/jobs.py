@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from coordinator.core.model import ExitReport, MemberId
-from coordinator.spark.gateway import Gateway
+from coordinator.spark.gateway import Gateway, Profile
 from executor_agent.spark_task import MemberTask
 
 _IDLE_INTERVAL = 0.1
@@ -61,20 +61,25 @@ class MemberJobs:
         self._tags: dict[MemberId, str] = {}
         self.tag = f"tflease-{run_id}"
 
-    def submit(self, members: Sequence[MemberId], task: MemberTask) -> None:
-        """One job for these members; returns at once."""
+    def submit(
+        self, members: Sequence[MemberId], task: MemberTask, profile: Profile | None = None
+    ) -> None:
+        """One job for these members; returns at once. ``profile``: what each of its tasks takes,
+        where that is not what the configuration says."""
         tag = f"{self.tag}-{members[0].role.value}-{members[0].index}"
         for member in members:
             self._tags[member] = tag
-        thread = self.gateway.thread(partial(self._run, tuple(members), task, tag))
+        thread = self.gateway.thread(partial(self._run, tuple(members), task, tag, profile))
         thread.daemon = True
         self._threads.append(thread)
         thread.start()
 
-    def _run(self, members: tuple[MemberId, ...], task: MemberTask, tag: str) -> None:
+    def _run(
+        self, members: tuple[MemberId, ...], task: MemberTask, tag: str, profile: Profile | None
+    ) -> None:
         description = f"tflease {self._name}: {', '.join(map(str, members))}"
         try:
-            found = self.gateway.run_job(task, (self.tag, tag), description)
+            found = self.gateway.run_job(task, (self.tag, tag), description, profile)
             rows = [_row(row) for row in found]
         except Exception as error:
             text = explain(error)

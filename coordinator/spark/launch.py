@@ -3,7 +3,8 @@ ended in order. What the user sees of it is in ``cluster``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
 from coordinator.client import RunClient
@@ -11,8 +12,10 @@ from coordinator.core import roster
 from coordinator.core.ending import stop_bound
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError, Unauthenticated
 from coordinator.core.model import LogChunk, MemberId, RunId, RunView
+from coordinator.spark import profiles
 from coordinator.spark.coordinators import coordinator_for
-from coordinator.spark.gateway import Gateway
+from coordinator.spark.gateway import Gateway, Profile
+from coordinator.spark.gpu_rivals import Rivals
 from coordinator.spark.jobs import MemberJobs
 from coordinator.spark.options import Options
 from coordinator.spark.session import RunSession
@@ -37,6 +40,9 @@ class Launch:
     ) -> None:
         """On any error, Ctrl-C included, nothing is left of it."""
         self._options = options
+        settings = profiles.GpuSettings.of(gateway)
+        self._profiles = profiles.of_roles(options.spec.gpus, settings)
+        taken = profiles.taken(options.spec.gpus, settings)
         self.is_idle = True  # after ``end``: whether Spark listed no task of the run any more
         with ExitStack() as undo:
             self.coordinator = coordinator_for(options, gateway)
@@ -46,7 +52,12 @@ class Launch:
             run = self._create()
             undo.callback(self._forget, run.run_id)
             self.session = RunSession(
-                self._client, run, show, self.coordinator.patience, self.coordinator.is_gone
+                self._client,
+                run,
+                show,
+                self.coordinator.patience,
+                self.coordinator.is_gone,
+                Rivals(gateway.application_id, taken),
             )
             self.jobs = MemberJobs(
                 gateway,
@@ -61,6 +72,7 @@ class Launch:
                 self.coordinator.token,
                 work,
                 _CONNECT_TIMEOUT,
+                run.created_at,
             )
             undo.pop_all()
 
@@ -79,7 +91,15 @@ class Launch:
         """Follows the run, and submits its jobs."""
         self.session.start(self.jobs)
         for members in roster.jobs(self._options.spec.roles):
-            self.jobs.submit(members, self._task.for_members(tuple(map(str, members))))
+            for profile, alike in self._by_profile(members).items():
+                self.jobs.submit(alike, self._task.for_members(tuple(map(str, alike))), profile)
+
+    def _by_profile(self, members: tuple[MemberId, ...]) -> Mapping[Profile | None, list[MemberId]]:
+        """A job has one profile for all its tasks."""
+        found: defaultdict[Profile | None, list[MemberId]] = defaultdict(list)
+        for member in members:
+            found[self._profiles[member.role]].append(member)
+        return found
 
     def read_log(self, member: MemberId, max_bytes: int) -> LogChunk:
         """The end of a member's log, read where it is. Raises LogUnavailable,

@@ -75,7 +75,7 @@ class Options:
         anchor: str,
     ) -> Options:
         """Raises InvalidRun, FeatureUnavailable."""
-        _check_features(gpus, input_mode)
+        _check_features(input_mode)
         daemon = addresses.daemon(coordinator)
         _check_places(daemon, bind, advertise, token_file)
         owner_seconds = arguments.seconds("owner_timeout", owner_timeout)
@@ -92,6 +92,7 @@ class Options:
             tflease_version=VERSION,
             # An embedded coordinator watches its driver itself, and needs no clock for it.
             owner_timeout=owner_seconds if daemon is not None else None,
+            gpus=arguments.gpus(gpus),
         )
         completion_roles(spec)
         return cls(
@@ -134,7 +135,13 @@ class Options:
         return self.bind[0], None
 
     def task(
-        self, run_id: str, coordinator: str, token: str, payload: bytes, connect_timeout: float
+        self,
+        run_id: str,
+        coordinator: str,
+        token: str,
+        payload: bytes,
+        connect_timeout: float,
+        created_at: float = 0.0,
     ) -> MemberTask:
         """What the run's Spark tasks do; its members are filled in for each job."""
         return MemberTask(
@@ -152,15 +159,12 @@ class Options:
             ports=self.ports,
             network=self.network,
             anchor=self.anchor,
+            gpus={role.value: self.spec.gpus.count(role) for role in Role},
+            created_at=created_at,
         )
 
 
-def _check_features(gpus: Roles | Mapping[str, int] | None, input_mode: InputMode) -> None:
-    if gpus is not None and Roles.of(gpus).total > 0:
-        raise FeatureUnavailable(
-            "GPU leases are not in this version, and without a lease two members could take the "
-            "same GPU: leave out gpus=... to train on CPUs"
-        )
+def _check_features(input_mode: InputMode) -> None:
     if not isinstance(input_mode, InputMode):
         raise InvalidRun(f"input_mode must be an InputMode, not {input_mode!r}")
     if input_mode is InputMode.SPARK:

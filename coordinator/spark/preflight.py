@@ -74,6 +74,8 @@ def capacity(gateway: Gateway) -> Capacity:
     if wanted and master.startswith("spark://"):  # its executors may still be starting
         how = f"spark.cores.max={wanted}, {cpus} cores for each task"
         return Capacity(max(now, int(wanted) // cpus), True, how)
+    if now and float(gateway.conf("spark.task.resource.gpu.amount") or 0) > 0:
+        return Capacity(now, False, "what its executors registered, by their GPUs")
     age = time.time() - gateway.started_at
     return Capacity(now, age > _SETTLING_SECONDS and now > 0, "what its executors registered")
 

@@ -21,6 +21,7 @@ from coordinator.core.model import (
 )
 from coordinator.spark import following
 from coordinator.spark.gateway import Gateway
+from coordinator.spark.gpu_rivals import Rivals
 from coordinator.spark.jobs import MemberJobs, MemberRow
 from coordinator.spark.options import Options
 from coordinator.spark.progress import ProgressLine
@@ -60,7 +61,7 @@ class RunSession:
     """Follows a run. ``wait_for`` is the only thing that blocks.
 
     ``patience``: seconds that the coordinator may be out of reach, ``is_gone``: whether it is no
-    more (``following.views``).
+    more (``following.views``). ``rivals``: who may have the GPUs that its members' tasks wait for.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class RunSession:
         show: Callable[[RunView], object] | None,
         patience: float = 0.0,
         is_gone: Callable[[], bool] | None = None,
+        rivals: Rivals | None = None,
     ) -> None:
         self._client = client
         self._patience = patience
         self._is_gone = is_gone
+        self._rivals = rivals or Rivals("", {})
         self._show = show
         self._condition = threading.Condition()
         self._view = run
@@ -159,6 +162,7 @@ class RunSession:
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(timeout)
+        self._rivals.forget(self._view.run_id)
 
     # -- threads ---------------------------------------------------------------------------
 
@@ -193,6 +197,7 @@ class RunSession:
         with self._condition:
             self._view = view
             self._condition.notify_all()
+        self._rivals.saw(view)
         if not view.phase.is_terminal:
             self._send_stop_again()
         self._warn_of_leftovers(view)
@@ -256,9 +261,10 @@ class RunSession:
             # Members of large runs share jobs: those that are there account for as many tasks.
             there = self._jobs.job_of(member.id)
             running = active > sum(each.phase.is_live for each in view.members if each.id in there)
+            why = "" if running else self._rivals.explain(view.run_id, member.id)
             with self._condition:
                 if not self._tasks.get(member.id, TaskState()).failed:
-                    self._tasks[member.id] = TaskState(running=running)
+                    self._tasks[member.id] = TaskState(running=running, message=why)
 
     def _send_scheduling(self) -> None:
         with self._condition:

@@ -17,8 +17,10 @@ Spark nor TensorFlow, and a run of three members takes a few milliseconds::
 
 ``serving`` starts the coordinator, ``drive`` plays a whole run, ``FakeGang`` and ``FakeExecutor``
 let the test take every step itself, ``ManualClock`` makes timeouts pass without waiting for them.
+``FakeHost`` is a machine with GPUs for which fake executors compete.
 ``FakeFleet`` plays a thousand members and more from several processes. Faults are part of a
-``Script``: lateness, silence, duplicates, forged tokens, lies, floods, half messages.
+``Script``: lateness, silence, duplicates, forged tokens, lies, floods, half messages. ``FakeGpus``
+gives a machine GPUs that it does not have.
 """
 
 from coordinator.testing.clock import ManualClock
@@ -26,6 +28,8 @@ from coordinator.testing.executor import FakeExecutor
 from coordinator.testing.fleet import FakeFleet, FleetFailed
 from coordinator.testing.gang import FakeGang, drive
 from coordinator.testing.gates import Gates
+from coordinator.testing.gpus import FakeGpus
+from coordinator.testing.host import FakeHost
 from coordinator.testing.outcome import Outcome
 from coordinator.testing.peer import HalfMessage
 from coordinator.testing.script import COMPLETED, STOPPED, Moment, Script
@@ -38,6 +42,8 @@ __all__ = [
     "FakeExecutor",
     "FakeFleet",
     "FakeGang",
+    "FakeGpus",
+    "FakeHost",
     "FleetFailed",
     "Gates",
     "HalfMessage",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from coordinator.core.errors import CoordinatorUnavailable
+from coordinator.core.gpu import LeaseToken
 from coordinator.core.model import (
     VERSION,
     Cause,
@@ -22,6 +23,8 @@ from coordinator.core.model import (
 )
 from coordinator.member_client import Attendance, Reservation, ReservationClient, Start, Stop
 from coordinator.testing.gates import Gates
+from coordinator.testing.gpu_conduct import GpuConduct
+from coordinator.testing.host import FakeHost
 from coordinator.testing.life import Life
 from coordinator.testing.peer import HalfMessage
 from coordinator.testing.script import Moment, Script
@@ -51,8 +54,10 @@ class FakeExecutor:
 
     ``live`` takes all these steps by a ``Script``; ``gates`` are what the script may wait at,
     ``moments`` when (``time.monotonic``) it got how far, ``tally`` what became of its faults.
-    Nothing listens on its ``endpoint``. ``client``: share one, and its connection, among many
-    executors; otherwise each has its own.
+    Nothing listens on its ``endpoint``. ``host``: where it runs, with the GPUs that it offers; it
+    looks at them and claims them by itself as it is told to, renews with its beats what it holds
+    (``gpus``), and reports with its end how they look. ``client``: share one, and its connection,
+    among many executors; otherwise each has its own.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class FakeExecutor:
         *,
         incarnation: str = "",
         hostname: str = "fake-host",
+        host: FakeHost | None = None,
         python_version: str = "",
         client: ReservationClient | None = None,
         gates: Gates | None = None,
@@ -71,6 +77,8 @@ class FakeExecutor:
         self.run_id = run_id
         self.member = MemberId.parse(member) if isinstance(member, str) else member
         self.incarnation = IncarnationId(incarnation or f"{self.member}/{secrets.token_hex(4)}")
+        hostname = host.name if host is not None else hostname
+        self.conduct = GpuConduct(str(self.incarnation), host)
         self.info = ExecutorInfo(
             hostname,
             boot_id=hostname,
@@ -127,6 +135,7 @@ class FakeExecutor:
             member or self.member,
             incarnation=incarnation,
             hostname=self.info.hostname,
+            host=self.conduct.host,
             python_version=self.info.python_version,
             client=None if token or self._owns_client else self._client,
             gates=self.gates,
@@ -144,7 +153,12 @@ class FakeExecutor:
 
     async def _reserve(self) -> Reservation:
         self.reservation = await self._client.reserve(
-            self.run_id, self.member, self.incarnation, self.info, self.endpoint
+            self.run_id,
+            self.member,
+            self.incarnation,
+            self.info,
+            self.endpoint,
+            self.conduct.offer(),
         )
         return self.reservation
 
@@ -152,13 +166,14 @@ class FakeExecutor:
         """Opens a session, in place of the one before. With ``beating`` it beats by itself, as
         often as it was told at the reservation; otherwise only when ``beat`` is called."""
         await self.drop()
-        self._session = FakeSession(self._client.attend(self.run_id, self.member, self.incarnation))
+        attendance = self._client.attend(self.run_id, self.member, self.incarnation)
+        self._session = FakeSession(attendance, self.conduct)
         reservation = self.reservation if beating else None
         await self._session.open(reservation.beat_interval if reservation is not None else None)
 
     async def beat(self) -> None:
-        """One heartbeat."""
-        await self._in_session().say(Attendance.heartbeat)
+        """One heartbeat, which renews its leases."""
+        await self._in_session().say(Attendance.heartbeat, self.conduct.tokens())
 
     async def ready(self, **versions: str) -> None:
         """The process has imported."""
@@ -193,11 +208,14 @@ class FakeExecutor:
         assert session.stop is not None
         return session.stop
 
-    async def end(self, report: ExitReport, generation: int | None = None) -> None:
-        """The process ended."""
+    async def end(self, report: ExitReport, generation: int | None = None) -> ExitReport:
+        """The process ended. Returns the report as it was sent: with how its GPUs look since."""
+        if generation is None:
+            report = self.conduct.end(report)
         await self._in_session().say(
             Attendance.process_exited, self._generation(generation), report
         )
+        return report
 
     async def leave(self, reason: str = "done") -> None:
         """Says goodbye, and ends the session."""
@@ -264,6 +282,11 @@ class FakeExecutor:
     def stop(self) -> Stop | None:
         """The stop command of this session, if it came; of several the last."""
         return self._session.stop if self._session is not None else None
+
+    @property
+    def gpus(self) -> dict[str, LeaseToken]:
+        """What it has claimed on its host, and with which lease."""
+        return self.conduct.held
 
     # -- a whole life ----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from coordinator.member_client import ReservationClient
 from coordinator.testing.clock import ManualClock
 from coordinator.testing.executor import FakeExecutor
 from coordinator.testing.gates import Gates
+from coordinator.testing.host import FakeHost
 from coordinator.testing.script import Script
 from coordinator.testing.serving import Serving
 
@@ -31,7 +32,8 @@ class FakeGang:
             await gang.enter()                    # all are in main_fun
             await gang["worker:0"].end(COMPLETED)
 
-    With ``beating=False`` nobody beats by itself: for tests with a ``ManualClock``. Leaving drops
+    ``hosts``: where the members run, and with which GPUs: one host for all, or by member. With
+    ``beating=False`` nobody beats by itself: for tests with a ``ManualClock``. Leaving drops
     every connection. All share one connection to the coordinator, and the ``gates`` that their
     scripts wait at.
     """
@@ -45,6 +47,7 @@ class FakeGang:
         *,
         beating: bool = True,
         python_version: str = "",
+        hosts: FakeHost | Mapping[str, FakeHost] | None = None,
     ) -> None:
         self.run_id = run_id
         self.gates = Gates()
@@ -57,6 +60,7 @@ class FakeGang:
                 run_id,
                 member,
                 python_version=python_version,
+                host=hosts.get(str(member)) if isinstance(hosts, Mapping) else hosts,
                 client=self._client,
                 gates=self.gates,
             )
@@ -147,7 +151,11 @@ class FakeGang:
 
 
 async def drive(
-    coordinator: Serving, spec: RunSpec, scripts: Mapping[str, Script] | None = None
+    coordinator: Serving,
+    spec: RunSpec,
+    scripts: Mapping[str, Script] | None = None,
+    *,
+    hosts: FakeHost | Mapping[str, FakeHost] | None = None,
 ) -> RunView:
     """Creates a run, plays its members to the end, and returns how it ended::
 
@@ -157,6 +165,8 @@ async def drive(
     ``FakeGang`` with a ``ManualClock`` for those.
     """
     run_id = coordinator.create_run(spec)
-    async with FakeGang(coordinator.address, coordinator.token, run_id, spec.roles) as gang:
+    async with FakeGang(
+        coordinator.address, coordinator.token, run_id, spec.roles, hosts=hosts
+    ) as gang:
         await gang.live(scripts)
         return await coordinator.ended(run_id)

@@ -28,6 +28,7 @@ class Life:
 
     async def live(self) -> ExitReport | None:
         """See ``FakeExecutor.live``."""
+        self._executor.conduct.follow(self._script)
         try:
             await self._hold_slot()
             async with company_of(self._executor, self._script):
@@ -37,6 +38,7 @@ class Life:
 
     async def work(self) -> ExitReport | None:
         """See ``FakeExecutor.work``."""
+        self._executor.conduct.follow(self._script)
         executor, script = self._executor, self._script
         await self._lie()
         for step in range(1, script.steps + 1):
@@ -51,9 +53,9 @@ class Life:
             await self._until_set(event)
         if executor.stop is not None:
             return await self._obey()
-        await executor.end(script.report)
+        report = await executor.end(script.report)
         await executor.leave()
-        return script.report
+        return report
 
     async def _hold_slot(self) -> None:
         executor, script = self._executor, self._script
@@ -117,6 +119,6 @@ class Life:
     async def _obey(self) -> ExitReport | None:
         if not self._script.obeys_stop:
             return None
-        await self._executor.end(STOPPED)
+        report = await self._executor.end(STOPPED)
         await self._executor.leave()
-        return STOPPED
+        return report

@@ -94,6 +94,18 @@ class Script:
     """So many more connections on which it sends the first half of a message; every other one
     without a token."""
 
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of GPUs that only it can have, unless it was given a ``FakeHost``."""
+
+    answers_for_gpus: bool = True
+    """False: told to look at GPUs, or to claim them, it says nothing."""
+
+    renews_gpus: bool = True
+    """False: its beats do not name the leases that it holds, so that they lapse."""
+
+    keeps_gpus: bool = False
+    """When it ends, something of it is left that uses its GPUs."""
+
     @classmethod
     def of(cls, role: Role) -> Script:
         """The good member of a role: ps and evaluators serve until they are told to stop."""
@@ -127,8 +139,8 @@ class Script:
                 read[name] = Moment[read[name]]
             if "report" in read:
                 read["report"] = ExitReport.from_json(read["report"])
-            if "wrong_generations" in read:
-                read["wrong_generations"] = tuple(read["wrong_generations"])
+            for name in {"wrong_generations", "gpus"} & read.keys():
+                read[name] = tuple(read[name])
             return cls(**read)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a script: {error!r}") from None

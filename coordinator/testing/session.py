@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
-from coordinator.member_client import Acknowledged, Attendance, Start, Stop
+from coordinator.member_client import (
+    Acknowledged,
+    Attendance,
+    ClaimGpus,
+    InspectGpus,
+    Start,
+    Stop,
+)
+from coordinator.testing.gpu_conduct import GpuConduct
 
 
 class FakeSession:
-    """Says one thing at a time. ``start`` and ``stop`` are the last commands of this session."""
+    """Says one thing at a time. ``start`` and ``stop`` are the last commands of this session;
+    those about GPUs are obeyed at once."""
 
-    def __init__(self, attendance: Attendance) -> None:
+    def __init__(self, attendance: Attendance, gpus: GpuConduct) -> None:
         self.start: Start | None = None
         self.stop: Stop | None = None
         self._attendance = attendance
+        self._gpus = gpus
         self._sequence = 0
         self._acknowledged = -1  # a hello is number 0
         self._over: TfleaseError | None = None
         self._news = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
+        self._obeying: asyncio.Task[None] | None = None
+        self._orders: deque[InspectGpus | ClaimGpus] = deque()
 
     async def open(self, beat_interval: float | None) -> None:
         """Says hello. Beats by itself unless the interval is None."""
         await self._attendance.__aenter__()
         self._listener = asyncio.create_task(self._listen())
+        self._obeying = asyncio.create_task(self._obey())
         await self.until(lambda: self._acknowledged >= 0)
         if beat_interval is not None:
             self._heart = asyncio.create_task(self._keep_beating(beat_interval))
 
     async def close(self) -> None:
         """Without a goodbye."""
-        tasks = [task for task in (self._listener, self._heart) if task is not None]
+        mine = (self._listener, self._heart, self._obeying)
+        tasks = [task for task in mine if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -80,6 +96,8 @@ class FakeSession:
                         self.start = command
                     case Stop():
                         self.stop = command
+                    case InspectGpus() | ClaimGpus():
+                        self._orders.append(command)
                 self._tell_waiting()
         except TfleaseError as error:
             self._over = error
@@ -87,11 +105,22 @@ class FakeSession:
             self._over = CoordinatorUnavailable("the coordinator has ended the session")
         self._tell_waiting()
 
+    async def _obey(self) -> None:
+        """One order after the other; a task that is cancelled while it writes ends the stream."""
+        with suppress(TfleaseError):  # the listener knows why
+            while True:
+                await self._ordered()
+                await self._gpus.obey(self._orders.popleft(), self.shout, self._ordered)
+
+    async def _ordered(self) -> None:
+        """Waits until there is something to obey."""
+        await self.until(lambda: bool(self._orders))
+
     async def _keep_beating(self, interval: float) -> None:
         while self._over is None:
             await asyncio.sleep(interval)
             self._sequence += 1
             try:
-                await self._attendance.heartbeat(self._sequence)
+                await self._attendance.heartbeat(self._sequence, self._gpus.tokens())
             except TfleaseError:
                 return  # the listener knows why

@@ -2,6 +2,7 @@ import datetime
 
 from coordinator.v1 import model_pb2 as _model_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -11,14 +12,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListGpusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("with_events",)
+    WITH_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    with_events: bool
+    def __init__(self, with_events: bool = ...) -> None: ...
 
 class ListGpusResponse(_message.Message):
-    __slots__ = ("gpus",)
+    __slots__ = ("gpus", "events")
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuLease]
-    def __init__(self, gpus: _Optional[_Iterable[_Union[_model_pb2.GpuLease, _Mapping]]] = ...) -> None: ...
+    events: _containers.RepeatedCompositeFieldContainer[GpuEvent]
+    def __init__(self, gpus: _Optional[_Iterable[_Union[_model_pb2.GpuLease, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[GpuEvent, _Mapping]]] = ...) -> None: ...
+
+class GpuEvent(_message.Message):
+    __slots__ = ("time", "text")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    text: str
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ReportGpusRequest(_message.Message):
     __slots__ = ("hostname", "boot_id", "gpus", "number")

@@ -18,6 +18,9 @@ class AgentConfig:
     how long the coordinator may be out of reach before the member has a slot. ``ports``: the first
     and the last port that the member may listen on; None: any. ``network``: in CIDR notation; the
     member advertises its address in it. None: the address on the route to the coordinator.
+    ``gpus``: how many the member's role asked for. ``gpu_addresses``: those that Spark has assigned
+    to the task; None: it has assigned none, so that any of the host will do. ``created_at``: when
+    the driver made the run, Unix time: the same for all of its members.
     """
 
     coordinator: str
@@ -35,6 +38,9 @@ class AgentConfig:
     model_dir: str | None = None
     ports: tuple[int, int] | None = None
     network: str | None = None
+    gpus: int = 0
+    gpu_addresses: tuple[str, ...] | None = None
+    created_at: float = 0.0
 
     def to_json(self) -> str:
         """The text that ``from_json`` reads."""
@@ -50,6 +56,10 @@ class AgentConfig:
                 values["ports"] = (int(first), int(last))
                 if not 1 <= int(first) <= int(last) <= 65535:
                     raise ValueError(f"{first}-{last} is no range of ports")
+            if values.get("gpu_addresses") is not None:
+                values["gpu_addresses"] = tuple(map(str, values["gpu_addresses"]))
+            if not int(values.get("gpus", 0)) >= 0:
+                raise ValueError(f"{values['gpus']} GPUs cannot be asked for")
             return cls(**values)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"broken agent configuration: {error}") from None

@@ -31,15 +31,15 @@ class Outbox(Generic[T]):
         self._kept: OrderedDict[int, T] = OrderedDict()
         self._unsent: list[Numbered[T]] = []
         self._sent_at: OrderedDict[int, float] = OrderedDict()
-        self._replaceable: int | None = None
+        self._replaceable: dict[type, int] = {}  # not sent yet, by kind
         self.proven_at = now
         """The last instant at which the coordinator is proven to have heard us."""
 
     def add(self, report: T, *, replaceable: bool = False) -> int:
-        """Queues a report; returns its number. A replaceable one takes the place of a
-        replaceable one that was not sent yet."""
-        if replaceable and self._replaceable is not None:
-            number = self._replaceable
+        """Queues a report; returns its number. A replaceable one takes the place of one of its kind
+        (its type) that was not sent yet."""
+        if replaceable and type(report) in self._replaceable:
+            number = self._replaceable[type(report)]
             self._kept[number] = report
             self._unsent = [
                 Numbered(number, report) if each.sequence == number else each
@@ -50,7 +50,7 @@ class Outbox(Generic[T]):
         self._kept[number] = report
         self._unsent.append(Numbered(number, report))
         if replaceable:
-            self._replaceable = number
+            self._replaceable[type(report)] = number
         return number
 
     def beat(self) -> None:
@@ -66,7 +66,7 @@ class Outbox(Generic[T]):
     def take(self, now: float) -> list[Numbered[T]]:
         """What is to be sent now, in order."""
         taken, self._unsent = self._unsent, []
-        self._replaceable = None
+        self._replaceable.clear()
         for each in taken:
             self._sent_at[each.sequence] = now
         return taken
@@ -74,7 +74,7 @@ class Outbox(Generic[T]):
     def rewind(self) -> None:
         """A new session: reports without an acknowledgement go out again."""
         self._unsent = [Numbered(number, report) for number, report in self._kept.items()]
-        self._replaceable = None
+        self._replaceable.clear()
         self._sent_at.clear()
 
     def acknowledge(self, sequence: int) -> None:

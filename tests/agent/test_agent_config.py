@@ -26,7 +26,13 @@ CONFIG = AgentConfig(
 
 
 @pytest.mark.parametrize(
-    "config", [CONFIG, replace(CONFIG, ports=(40000, 40003), network="10.2.0.0/24", log_dir="/l")]
+    "config",
+    [
+        CONFIG,
+        replace(CONFIG, ports=(40000, 40003), network="10.2.0.0/24", log_dir="/l"),
+        replace(CONFIG, gpus=2, gpu_addresses=("0", "GPU-1"), created_at=1.5),
+        replace(CONFIG, gpu_addresses=()),
+    ],
 )
 def test_a_configuration_arrives_as_it_was_sent(config: AgentConfig) -> None:
     assert AgentConfig.from_json(config.to_json()) == config
@@ -54,6 +60,9 @@ def changed(**values: Any) -> str:
         changed(ports=[0, 10]),
         changed(ports=[65000, 65536]),
         changed(ports=["a", "b"]),
+        changed(gpus=-1),
+        changed(gpus="many"),
+        changed(gpu_addresses=1),
     ],
 )
 def test_anything_but_a_complete_configuration_is_refused(text: str) -> None:

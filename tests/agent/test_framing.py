@@ -1,6 +1,8 @@
 """Messages between agent and process: whole, in order, bounded, whatever the chunks."""
 
 import math
+import os
+import resource
 import socket
 import threading
 
@@ -97,3 +99,60 @@ def test_a_peer_that_is_gone_is_an_error() -> None:
     right.close()
     with left, pytest.raises(OSError):
         Channel(left).send({"n": 1})
+
+
+def test_descriptors_come_with_the_message_and_are_kept_from_programs() -> None:
+    """A helper that user code starts must not hold a GPU's claim."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    read_end, write_end = os.pipe()
+    with ours, theirs:
+        data = encode({"gpus": ["GPU-a"], "padding": "x" * 100_000})
+        sent = framing.send_with_descriptors(ours, data, [write_end, write_end])
+        os.close(write_end)
+        thread = threading.Thread(target=ours.sendall, args=(data[sent:],))
+        thread.start()
+        channel = Channel(theirs)
+        message = channel.receive()
+        thread.join()
+        assert message is not None
+        assert message["gpus"] == ["GPU-a"]
+        taken = channel.take_descriptors()
+        assert len(taken) == 2
+        assert channel.take_descriptors() == []
+        assert not any(map(os.get_inheritable, taken))
+        for descriptor in taken:
+            os.write(descriptor, b"x")
+            os.close(descriptor)
+    assert os.read(read_end, 10) == b"xx"
+    assert os.read(read_end, 1) == b"", "nobody has a copy any more"
+    os.close(read_end)
+
+
+def test_without_descriptors_nothing_is_sent_early() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        assert framing.send_with_descriptors(ours, b"data", []) == 0
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+
+def test_descriptors_for_which_there_is_no_room_are_an_error() -> None:
+    """Else a member would start without the claims of its GPUs."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ours, theirs:
+        data = encode({"gpus": []})
+        sent = framing.send_with_descriptors(ours, data, [ours.fileno()] * 2)
+        ours.sendall(data[sent:])
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+        channel = Channel(theirs)
+        try:
+            with pytest.raises(OSError, match="may not open so many files"):
+                channel.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in channel.take_descriptors():
+                os.close(descriptor)

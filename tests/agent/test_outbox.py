@@ -55,6 +55,14 @@ def test_of_replaceable_reports_only_the_latest_goes_out(outbox: Outbox[str]) ->
     assert outbox.take(101.0) == [Numbered(1, "step 2"), Numbered(2, "ready")]
 
 
+def test_only_one_of_its_own_kind_is_replaced() -> None:
+    """Progress does not void what was said about GPUs."""
+    outbox: Outbox[str | int | float] = Outbox(0.0)
+    for report in ("claimed 1", 1, "claimed 2", 2.5, 2):
+        outbox.add(report, replaceable=True)
+    assert outbox.take(1.0) == [Numbered(1, "claimed 2"), Numbered(2, 2), Numbered(3, 2.5)]
+
+
 def test_a_replaceable_report_that_was_sent_is_not_replaced(outbox: Outbox[str]) -> None:
     outbox.add("step 1", replaceable=True)
     outbox.take(101.0)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -219,14 +220,26 @@ class FakeTaskContext:
     def cpus(self) -> int:
         return 2
 
+    def resources(self) -> dict[str, Any]:
+        return {"gpu": SimpleNamespace(addresses=["1"])}
+
+
+Ran = list[tuple[str, str, int, tuple[str, ...] | None]]
+
 
 @pytest.fixture
-def in_a_task(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+def in_a_task(monkeypatch: pytest.MonkeyPatch) -> Ran:
     """A Spark task whose members end at once; what was run."""
-    ran: list[tuple[str, str, int]] = []
+    ran: Ran = []
 
-    def run(self: MemberTask, member: str, incarnation: str, cpus: int) -> dict[str, Any]:
-        ran.append((member, incarnation, cpus))
+    def run(
+        self: MemberTask,
+        member: str,
+        incarnation: str,
+        cpus: int,
+        gpus: tuple[str, ...] | None = None,
+    ) -> dict[str, Any]:
+        ran.append((member, incarnation, cpus, gpus))
         return {"member": member, "incarnation": incarnation}
 
     monkeypatch.setattr("pyspark.TaskContext.get", FakeTaskContext)
@@ -235,20 +248,20 @@ def in_a_task(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
 
 
 def test_a_partition_is_a_member_and_an_attempt_an_incarnation(
-    in_a_task: list[tuple[str, str, int]],
+    in_a_task: Ran,
 ) -> None:
     """R3, R4: two attempts of a slot are never the same incarnation."""
     for _ in range(2):
         [row] = TASK(iter(()))
         assert row.to_pylist()[0]["member"] == "worker:1"
-    (_, first, cpus), (_, second, _) = in_a_task
+    (_, first, cpus, gpus), (_, second, _, _) = in_a_task
     assert first.startswith("42-")
     assert first != second
-    assert cpus == 2
+    assert (cpus, gpus) == (2, ("1",))
 
 
 def test_the_input_is_consumed_so_that_spark_keeps_its_worker(
-    in_a_task: list[tuple[str, str, int]],
+    in_a_task: Ran,
 ) -> None:
     read: list[int] = []
 

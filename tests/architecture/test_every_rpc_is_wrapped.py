@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator import log_service, service
+from coordinator import gpu_service, log_service, service
 from coordinator.core.errors import StaleIncarnation
 from coordinator.security import call_metadata
 from coordinator.testing import Serving, serving
@@ -20,6 +20,7 @@ from tests.integration.grpc import raw
 pytestmark = pytest.mark.timeout(60)
 
 METHODS = raw.methods()
+MODULES = {"LogService": log_service, "GpuLeaseService": gpu_service}
 SECRET = "what only our own log may say"
 
 
@@ -40,7 +41,7 @@ def break_handler(method: Any, error: Exception, patch: pytest.MonkeyPatch) -> N
 
     only_answers_stream = method.server_streaming and not method.client_streaming
     name = method.containing_service.name
-    servicer = getattr(log_service if name == "LogService" else service, name)
+    servicer = getattr(MODULES.get(name, service), name)
     patch.setattr(servicer, method.name, streaming if only_answers_stream else answering)
 
 
@@ -54,6 +55,7 @@ def test_the_services_are_those_of_the_contract() -> None:
         "coordinator.v1.RunService",
         "coordinator.v1.ReservationService",
         "coordinator.v1.LogService",
+        "coordinator.v1.GpuLeaseService",
     }
 
 

@@ -66,14 +66,15 @@ OWNERS = {
     "keras": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
     "psutil": ("executor_agent.spark_chain",),
     "py4j": ("coordinator.spark",),
+    "pynvml": ("executor_agent.nvml lazily",),
     "pyspark": ("coordinator.spark", "executor_agent.spark_task lazily"),
     "tensorflow": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
     "tf_keras": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
 }
 
 # `import coordinator` and `import executor_agent` load none of these.
-HEAVY = ("google.protobuf", "grpc", "keras", "numpy", "pandas", "psutil", "pyarrow", "pyspark",
-         "tensorflow")  # fmt: skip
+HEAVY = ("google.protobuf", "grpc", "keras", "numpy", "pandas", "psutil", "pyarrow", "pynvml",
+         "pyspark", "tensorflow")  # fmt: skip
 
 # A folder of .proto files that is also a package would shadow the one of PyPI's proto-plus.
 NO_SUCH_FILE = ("proto/__init__.py",)
@@ -240,6 +241,8 @@ MODULES = frozenset({
         ("executor_agent.agent", "import grpc.aio"),
         ("executor_agent.agent", "import psutil"),
         ("executor_agent.launcher", "from psutil import Process"),
+        ("executor_agent.gpus", "def f():\n    import pynvml"),
+        ("executor_agent.nvml", "import pynvml"),
         ("executor_agent.spark_task", "from pyspark import TaskContext"),
         ("executor_agent.agent", "def f():\n    import pyspark"),
         ("executor_agent.bootstrap", "import tensorflow as tf"),
@@ -273,6 +276,7 @@ def test_the_checker_sees(importer: str, source: str) -> None:
         ("executor_agent.spark_task", "def f():\n    from pyspark import TaskContext"),
         ("executor_agent.bootstrap", "def f():\n    import tensorflow"),
         ("executor_agent.context", "if TYPE_CHECKING:\n    import tensorflow"),
+        ("executor_agent.nvml", "def f():\n    import pynvml"),
         ("coordinator.spark.launch", "from executor_agent.spark_task import run"),
         ("coordinator.spark.launch", "from executor_agent import spark_task"),
         ("coordinator.spark.launch", "from pyspark.sql import SparkSession"),

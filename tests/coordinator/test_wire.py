@@ -21,6 +21,7 @@ SPEC = RunSpec(
     python_version="3.11.7",
     tflease_version="0.1.0",
     owner_timeout=300.0,
+    gpus=Roles(chief=1, worker=2, ps=3, evaluator=4),
 )
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from coordinator.core.gpu import NO_GPUS, GpuOffer, LeaseToken
 from coordinator.core.model import (
     Endpoint,
     ExecutorInfo,
@@ -17,7 +18,7 @@ from coordinator.core.model import (
     RunId,
     RunSpec,
 )
-from coordinator.member_client import ReservationClient, Start, Stop
+from coordinator.member_client import ClaimGpus, InspectGpus, ReservationClient, Start, Stop
 from executor_agent.attendance import Membership, MustStop, Report
 
 WORKER = MemberId.parse("worker:0")
@@ -38,9 +39,12 @@ class Member:
         run_id: RunId,
         client: ReservationClient | None = None,
         connect_timeout: float = 20.0,
+        gpus: GpuOffer = NO_GPUS,
     ) -> None:
         self.starts: asyncio.Queue[Start] = asyncio.Queue()
         self.stops: asyncio.Queue[Stop] = asyncio.Queue()
+        self.about_gpus: asyncio.Queue[InspectGpus | ClaimGpus] = asyncio.Queue()
+        self.leases: list[LeaseToken] = []
         self.log: bytes | None = None
         self.client = client or ReservationClient(address, token)
         self.membership = Membership(
@@ -51,8 +55,10 @@ class Member:
             on_start=self.starts.put_nowait,
             on_stop=self.stops.put_nowait,
             read_log=self._read_log,
+            on_gpus=self.about_gpus.put_nowait,
+            leases=lambda: self.leases,
         )
-        self.running = asyncio.create_task(self.membership.run(EXECUTOR, ENDPOINT))
+        self.running = asyncio.create_task(self.membership.run(EXECUTOR, ENDPOINT, gpus))
 
     def _read_log(self, asked: ReadLog) -> LogChunk:
         if self.log is None:

@@ -179,7 +179,7 @@ def test_a_stopped_session_is_refused(spark: Any) -> None:
         ({"roles": {"ps": 2}}, InvalidRun, "nobody trains"),
         ({"roles": {"chief": 2}}, InvalidRun, "one chief"),
         ({"roles": {"worker": "2"}}, InvalidRun, "must be an int"),
-        ({"roles": Roles(worker=1), "gpus": {"worker": 1}}, FeatureUnavailable, "GPU leases"),
+        ({"roles": Roles(worker=1), "gpus": {"ps": 1}}, InvalidRun, "gpus names ps"),
         (
             {"roles": Roles(worker=1), "input_mode": InputMode.SPARK},
             FeatureUnavailable,

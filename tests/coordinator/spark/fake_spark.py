@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.core.model import Slots
+from coordinator.spark.gateway import Profile
 from executor_agent.spark_task import MemberTask
 
 
@@ -32,6 +33,7 @@ class Job:
     task: MemberTask
     tags: Sequence[str]
     description: str
+    profile: Profile | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -79,8 +81,14 @@ class FakeSpark:
     def thread(self, work: Callable[[], None]) -> threading.Thread:
         return threading.Thread(target=work)
 
-    def run_job(self, task: MemberTask, tags: Sequence[str], description: str) -> list[Any]:
-        job = Job(task, list(tags), description)
+    def run_job(
+        self,
+        task: MemberTask,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
+        job = Job(task, list(tags), description, profile)
         with self._submitted:
             self.jobs.append(job)
             self._submitted.notify_all()

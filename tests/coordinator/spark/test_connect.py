@@ -11,8 +11,9 @@ import pytest
 
 from coordinator.core.errors import FeatureUnavailable, SparkUnusable
 from coordinator.core.model import Slots
+from coordinator.spark import profiles
 from coordinator.spark.connect import ConnectGateway
-from coordinator.spark.gateway import open_gateway
+from coordinator.spark.gateway import Profile, open_gateway
 from executor_agent.spark_task import MemberTask
 
 TASK = MemberTask(("worker:0", "worker:1"), "run", "h:1", "token", b"", {}, (), 1.0)
@@ -29,6 +30,8 @@ class Session:
         self.conf = self
         self.interrupted: list[str] = []
         self.jobs: list[tuple[int, set[str]]] = []
+        self.profiles: list[Any] = []
+        self.active_on = 0
         self.handlers: list[Callable[..., None]] = []
         self.running: Callable[[], object] = list
         """Called while a job runs, on its thread."""
@@ -70,7 +73,16 @@ class Session:
             return ["a row"] * (end - start)
 
         frame = SimpleNamespace(collect=collect)
-        return SimpleNamespace(mapInArrow=lambda task, schema: frame)
+
+        def map_in_arrow(task: Any, schema: str, profile: Any = None) -> Any:
+            self.profiles.append(profile)
+            return frame
+
+        return SimpleNamespace(mapInArrow=map_in_arrow)
+
+    @classmethod
+    def _set_default_and_active_session(cls, session: Session) -> None:
+        session.active_on = threading.get_ident()
 
 
 def test_without_a_daemon_it_is_said_how_to_start_one() -> None:
@@ -140,6 +152,20 @@ def test_which_tasks_run_is_heard_from_the_progress_of_their_job() -> None:
     assert heard == [None, 0, 2, 2, None]
     assert found.active_tasks("run") is None
     assert session.handlers == []
+
+
+def test_a_profile_is_made_known_to_the_server_on_the_thread_of_its_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Connect does so when the job is sent, through the session that is active there."""
+    monkeypatch.setattr(profiles, "build", lambda profile, application: (profile, application))
+    session = Session(spark_app_id="app-1")
+    found = ConnectGateway(session)
+    found.run_job(TASK, ("run",), "a job")
+    assert (session.profiles, session.active_on) == ([None], 0)
+    found.run_job(TASK, ("run",), "a job", Profile(1, 2))
+    assert session.profiles[1:] == [(Profile(1, 2), "app-1")]
+    assert session.active_on == threading.get_ident()
 
 
 def test_cancelling_interrupts_the_tag_and_survives_a_stopped_session() -> None:

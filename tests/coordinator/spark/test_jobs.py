@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.core.model import Cause, ExitReport, MemberId, Proof
+from coordinator.spark.gateway import Profile
 from coordinator.spark.jobs import MemberJobs, MemberRow, explain
 from executor_agent.spark_task import MemberTask
 from tests.coordinator.spark.fake_spark import FakeSpark, Row
@@ -150,6 +151,18 @@ def test_a_job_runs_under_the_run_s_tag_and_its_own(heard: Heard) -> None:
     assert job.tags == ["tflease-run", "tflease-run-worker-0"]
     assert job.description == "tflease mnist: worker:0"
     assert job.task.members == ("worker:0",)
+
+
+def test_a_job_s_tasks_take_what_its_profile_says(heard: Heard) -> None:
+    spark = FakeSpark(lambda job: [])
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER], TASK.for_members(("worker:0",)), Profile(1, 2))
+    jobs.submit([ANOTHER], TASK.for_members(("worker:1",)))
+    jobs.join(10)
+    assert {job.task.members: job.profile for job in spark.jobs} == {
+        ("worker:0",): Profile(1, 2),
+        ("worker:1",): None,
+    }
 
 
 def test_a_failed_job_is_told_for_each_of_its_members(heard: Heard) -> None:

@@ -156,21 +156,52 @@ def test_a_name_may_have_odd_characters(name: str) -> None:
     "changes, complaint",
     [
         ({"coordinator": "grpcs://driver:7787"}, "TLS is not in this version"),
-        ({"gpus": Roles(worker=1)}, "GPU leases are not in this version"),
         ({"input_mode": InputMode.SPARK}, "feeding from Spark is not in this version"),
     ],
 )
 def test_what_this_version_cannot_do_is_said_at_once(
     changes: dict[str, Any], complaint: str
 ) -> None:
-    """G4: asked for n, gets n or a clear error."""
     with pytest.raises(FeatureUnavailable, match=complaint):
         options(**changes)
 
 
 def test_no_gpus_for_anybody_may_be_said() -> None:
     """G3."""
-    assert options(gpus={"worker": 0}).spec.roles.total == 1
+    assert options(gpus={"worker": 0}).spec.gpus.total == 0
+
+
+@pytest.mark.parametrize("gpus", [Roles(worker=2), {"worker": 2}])
+def test_gpus_are_asked_for_by_role_and_the_others_get_none(gpus: Any) -> None:
+    """G3."""
+    found = options(roles=Roles(worker=1, ps=1), gpus=gpus)
+    assert found.spec.gpus == Roles(worker=2)
+    task = found.task("run", "h:1", "token", b"", 1.0, 5.0)
+    assert task.gpus == {"chief": 0, "worker": 2, "ps": 0, "evaluator": 0}
+    assert task.created_at == 5.0
+
+
+@pytest.mark.parametrize(
+    "gpus, complaint",
+    [
+        ({"master": 1}, "gpus, the number for each member of a role: unknown role 'master'"),
+        ({"worker": -1}, "gpus, .* less than 0"),
+        ({"worker": 0.5}, "gpus, .* must be an int"),
+        (1, "gpus, .* must be Roles"),
+        ({"ps": 1}, "gpus names ps, which has no members"),
+    ],
+)
+def test_a_number_of_gpus_that_makes_no_sense_is_refused(gpus: Any, complaint: str) -> None:
+    """G4: asked for n, gets n or a clear error."""
+    with pytest.raises(InvalidRun, match=complaint):
+        options(gpus=gpus)
+
+
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"])
+def test_nobody_takes_a_gpu_past_its_lease(name: str) -> None:
+    """G2."""
+    with pytest.raises(InvalidRun, match=f"env cannot set {name}.*gpus=Roles"):
+        options(env={name: "0"})
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,15 @@ async def json_of(home: Home, *arguments: str) -> Any:
 RUN_KEYS = {
     "id", "name", "phase", "created_at", "generation", "settled", "stop_reason", "members_total",
     "members_ready", "members_running", "members_ended", "waiting_for", "failure",
+    "gpus_total", "gpus_granted",
 }  # fmt: skip
 MEMBER_KEYS = {
     "id", "phase", "phase_at", "host", "executor_id", "directory", "leftovers", "address",
-    "attempt", "step", "metrics", "exit",
+    "attempt", "step", "metrics", "exit", "gpus", "gpu_obstacles",
 }  # fmt: skip
 EXIT_KEYS = {
     "cause", "exit_code", "signal", "killed_by_us", "reason", "exception_type", "message", "proof",
-    "survivors",
+    "survivors", "gpus",
 }  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
 from coordinator.core.model import Roles, RunSpec
+from coordinator.gpu_client import GpuClient
 from coordinator.testing import FakeGang, ManualClock, Serving, serving
 
 MakeGang = Callable[..., Awaitable[FakeGang]]
@@ -47,3 +48,17 @@ async def gang_of() -> AsyncIterator[MakeGang]:
             return await stack.enter_async_context(gang)
 
         yield make
+
+
+@pytest.fixture
+def gpus(coordinator: Serving) -> Iterator[GpuClient]:
+    client = GpuClient(coordinator.address, coordinator.token)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def timeless_gpus(timeless: Serving) -> Iterator[GpuClient]:
+    client = GpuClient(timeless.address, timeless.token)
+    yield client
+    client.close()

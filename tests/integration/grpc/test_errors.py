@@ -39,6 +39,10 @@ CANONICAL = {
     errors.ExecutorUnfit: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleIncarnation: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LogUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.LeaseLost: grpc.StatusCode.ABORTED,
+    errors.UnknownGpu: grpc.StatusCode.NOT_FOUND,
+    errors.GpuHeld: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.GpusUnavailable: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.CoordinatorUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.TfleaseError: grpc.StatusCode.INTERNAL,
 }

@@ -1,0 +1,111 @@
+"""Calls that wait for GPUs, on an engine without a server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator.core.errors import GpusUnavailable, InvalidRun, UnknownGpu
+from coordinator.core.gpu import GpuSight, LeaseRequest, LeaseState, Want
+from coordinator.engine import Engine
+from coordinator.gpu_requests import KEPT_EVENTS, GpuRequests
+from coordinator.testing import ManualClock
+
+FREE = GpuSight("GPU-a", is_free=True)
+
+
+def request(request_id: str, patience: float = 1_000.0) -> LeaseRequest:
+    return LeaseRequest(request_id, "a test", (Want("me", ("GPU-a",), 1),), 60.0, patience)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def gpus(clock: ManualClock) -> GpuRequests:
+    engine = Engine(clock)
+    clock.attach(engine)
+    engine.gpus.use(lambda book, now: book.see("host", "boot", [FREE], now))
+    return engine.gpus
+
+
+def state(gpus: GpuRequests) -> LeaseState:
+    return gpus.use(lambda book, _: book.view("GPU-a")).state
+
+
+def release(gpus: GpuRequests, request_id: str) -> None:
+    gpus.use(lambda book, now: book.release(request_id, "me", [FREE], now))
+
+
+async def waiting_call(gpus: GpuRequests, request_id: str) -> asyncio.Task[object]:
+    call: asyncio.Task[object] = asyncio.create_task(gpus.acquire(request(request_id)))
+    await asyncio.sleep(0)
+    assert not call.done()
+    return call
+
+
+async def test_a_grant_wakes_every_call_of_the_request(gpus: GpuRequests) -> None:
+    await gpus.acquire(request("first"))
+    calls = [await waiting_call(gpus, "second") for _ in range(2)]
+    release(gpus, "first")
+    one, two = await asyncio.gather(*calls)
+    assert one == two == await gpus.acquire(request("second"))
+    assert not gpus.waiting
+
+
+async def test_a_call_that_is_cancelled_as_it_is_granted_gives_back_what_nobody_knows_of(
+    gpus: GpuRequests,
+) -> None:
+    await gpus.acquire(request("first"))
+    call = await waiting_call(gpus, "second")
+    release(gpus, "first")
+    assert state(gpus) is LeaseState.HELD
+    call.cancel()
+    await asyncio.wait([call])
+    assert state(gpus) is LeaseState.FREE
+    assert not gpus.waiting
+
+
+async def test_a_call_that_is_cancelled_takes_nothing_from_another_of_the_same_request(
+    gpus: GpuRequests,
+) -> None:
+    await gpus.acquire(request("first"))
+    calls = [await waiting_call(gpus, "second") for _ in range(3)]
+    calls[0].cancel()
+    await asyncio.wait([calls[0]])
+    release(gpus, "first")
+    calls[2].cancel()
+    await asyncio.wait(calls)
+    assert state(gpus) is LeaseState.HELD
+    assert calls[1].result()
+
+
+async def test_when_the_patience_ends_every_call_is_told_why(
+    gpus: GpuRequests, clock: ManualClock
+) -> None:
+    await gpus.acquire(request("first"))
+    calls = [asyncio.create_task(gpus.acquire(request("second", patience=5))) for _ in range(2)]
+    await asyncio.sleep(0)
+    clock.advance(6)
+    for call in calls:
+        with pytest.raises(GpusUnavailable, match=r"within 5 s: GPU GPU-a .*held by me of a test"):
+            await call
+    with pytest.raises(InvalidRun, match="is over"):
+        await gpus.acquire(request("second"))
+
+
+async def test_what_is_refused_at_once_leaves_nothing_behind(gpus: GpuRequests) -> None:
+    wants = (Want("me", ("GPU-x",), 1),)
+    with pytest.raises(UnknownGpu):
+        await gpus.acquire(LeaseRequest("bad", "a test", wants, 60.0, 1.0))
+    assert not gpus.waiting
+
+
+async def test_of_the_history_the_latest_is_kept(gpus: GpuRequests) -> None:
+    for number in range(KEPT_EVENTS + 1):
+        gpus.note(float(number), f"event {number}")
+    assert len(gpus.events) == KEPT_EVENTS
+    assert gpus.events[-1].text == f"event {KEPT_EVENTS}"
