@@ -15,6 +15,7 @@ from benchmarks import (
     gang_formation,
     kill_latency,
     kill_others,
+    leases,
     machine,
     report,
     startup,
@@ -30,6 +31,7 @@ FIGURES: dict[str, Figure] = {
         kill_latency.FIGURE,
         kill_others.FIGURE,
         cancel.FIGURE,
+        leases.FIGURE,
     )
 }
 """Every figure there is. A new one: a module with a FIGURE, and its name here."""

@@ -10,6 +10,7 @@ asks. When the sentinel is gone it sweeps what carries the member's marker, repo
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -50,6 +51,8 @@ from executor_agent.report import exit_report
 from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
 from executor_agent.supervision_log import SupervisionLog
 from executor_agent.sweep import take_away
+
+_MEMBER_IS_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 
 _DELIVERY_TIMEOUT = 2.5
 """Seconds for the last report: less than the sentinel's patience (``report_timeout``)."""
@@ -136,6 +139,7 @@ class Agent:
                 task.cancel()
             await asyncio.wait(background)
             await self._client.close()
+            self._gpus.close()  # else the loop would wait for a look at an NVML that hangs
             if self._port is not None:
                 self._port.close()
 
@@ -214,8 +218,11 @@ class Agent:
         )
         # It is all that the member is ever told, so that nothing is waiting before it.
         sent = 0
-        with suppress(BrokenPipeError, ConnectionResetError):  # its sentinel will say so
+        try:
             sent = framing.send_with_descriptors(self._channel, data, tuple(claimed.values()))
+        except OSError as error:
+            if error.errno not in _MEMBER_IS_GONE:  # of which its sentinel will tell
+                raise
         self._gpus.handed_over()
         if self._to_member is not None:
             self._to_member.write(data[sent:])

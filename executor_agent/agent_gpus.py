@@ -44,6 +44,8 @@ class Host(Protocol):
 
     def await_free(self, uuids: Sequence[str], timeout: float) -> tuple[GpuSight, ...]: ...
 
+    def close(self) -> None: ...
+
 
 class AgentGpus:
     """One member's GPUs. Used inside the agent's event loop alone."""
@@ -154,7 +156,7 @@ class AgentGpus:
         except OSError as error:
             why = f"nobody known; the claim cannot be made: {_words(error)}"
             taken, refused = {}, tuple(GpuSight(uuid, False, holder=why) for uuid in grants)
-        if self._is_over or self._command is not command:
+        if self._is_over or self._command != command:  # said again, it is equal
             _close(taken)  # meanwhile it was taken back
             return
         if not refused:
@@ -196,6 +198,11 @@ class AgentGpus:
                 f"told to start without the {self._count} GPUs of its role: "
                 f"{len(self._held)} are claimed here"
             )
+        if len(self._held) > 1 and any(uuid.startswith("MIG-") for uuid in self._held):
+            raise MustStop(
+                "CUDA shows a process no more than one MIG device, and this member has "
+                f"{', '.join(self._held)}: ask for 1 GPU for each member, or switch MIG off"
+            )
         return dict(self._descriptors)
 
     def handed_over(self) -> None:
@@ -228,6 +235,11 @@ class AgentGpus:
         if (error := looking.exception()) is not None:
             return _unseen(held, f"nobody known; it cannot be looked at: {_words(error)}")
         return looking.result()
+
+    def close(self) -> None:
+        """Nothing is looked at any more: a look that still waits ends."""
+        if self._host is not None:
+            self._host.close()
 
 
 def _opener(config: AgentConfig) -> Callable[[], Host]:

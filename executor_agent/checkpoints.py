@@ -67,10 +67,20 @@ class TensorFlowFiles:
         self._gfile.makedirs(path)
 
     def names(self, path: str) -> list[str]:
-        return list(self._gfile.listdir(path)) if self._gfile.isdir(path) else []
+        try:
+            return list(self._gfile.listdir(path)) if self._gfile.isdir(path) else []
+        except Exception as error:
+            if type(error).__name__ != "NotFoundError":  # of TensorFlow, which we do not import
+                raise
+            return []  # removed meanwhile
 
     def written_at(self, path: str) -> int:
-        return int(self._gfile.stat(path).mtime_nsec) if self._gfile.exists(path) else 0
+        try:
+            return int(self._gfile.stat(path).mtime_nsec) if self._gfile.exists(path) else 0
+        except Exception as error:
+            if type(error).__name__ != "NotFoundError":
+                raise
+            return 0
 
 
 def latest(root: str, files: Files) -> str | None:

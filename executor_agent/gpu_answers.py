@@ -24,6 +24,7 @@ class GpuAnswers:
         self._changed = threading.Condition()
         self._begun = self._ended = 0  # calls; at most one of them runs
         self._began_at = 0.0
+        self._is_closed = False
         self._answer: list[Device] | NvmlError = NvmlError("NVML was not asked yet")
 
     def get(self, timeout: float) -> list[Device]:
@@ -39,7 +40,7 @@ class GpuAnswers:
                 if self._begun == self._ended:
                     self._begin()
                 left = give_up_at - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self._is_closed:
                     silence = time.monotonic() - self._began_at
                     raise NvmlError(f"NVML has not answered for {silence:.1f} s")
                 self._changed.wait(left)
@@ -47,6 +48,12 @@ class GpuAnswers:
         if isinstance(answer, NvmlError):
             raise answer
         return answer
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def _begin(self) -> None:
         self._begun += 1

@@ -34,7 +34,9 @@ DEFAULT = Path("/tmp/tflease-gpus")
 
 _MOST_BYTES = 1 << 16
 _MOST_COORDINATORS = 256  # whose tokens are remembered, the latest
-_PATIENCE = 0.3  # seconds: others hold the lock for a moment only to look
+PATIENCE = 0.3
+"""Seconds that a lock is tried for: others hold it for a moment only to look."""
+
 _INTERVAL = 0.01
 
 
@@ -77,9 +79,10 @@ class HostClaims:
         with self.lock(uuid) as lock:
             lock.fence(coordinator_id, number)
 
-    def check_free(self, uuid: str) -> None:
-        """Raises ClaimRefused: somebody has it. Several may look at a time."""
-        with self._locked(uuid, fcntl.LOCK_SH):
+    def check_free(self, uuid: str, give_up_at: float | None = None) -> None:
+        """Raises ClaimRefused: somebody has it. Several may look at a time. ``give_up_at``: on the
+        monotonic clock; None: after `PATIENCE`."""
+        with self._locked(uuid, fcntl.LOCK_SH, give_up_at):
             pass
 
     def last(self, uuid: str) -> Remembered | None:
@@ -98,16 +101,19 @@ class HostClaims:
         return self.directory / (re.sub(r"[^\w-]", "_", uuid) + ".claim")
 
     @contextmanager
-    def lock(self, uuid: str) -> Iterator[Lock]:
+    def lock(self, uuid: str, give_up_at: float | None = None) -> Iterator[Lock]:
         """The claim for as long as the block runs, or longer where it is kept. Raises
-        ClaimRefused."""
-        with self._locked(uuid, fcntl.LOCK_EX) as lock:
+        ClaimRefused. ``give_up_at``: as for `check_free`; of several locks all have the same, so
+        that those that are had are not kept from others for long."""
+        with self._locked(uuid, fcntl.LOCK_EX, give_up_at) as lock:
             yield lock
 
     @contextmanager
-    def _locked(self, uuid: str, operation: int) -> Iterator[Lock]:
+    def _locked(self, uuid: str, operation: int, give_up_at: float | None) -> Iterator[Lock]:
+        if give_up_at is None:
+            give_up_at = time.monotonic() + PATIENCE
         try:
-            fd = self._take(uuid, operation)
+            fd = self._take(uuid, operation, give_up_at)
         except OSError as error:
             raise ClaimRefused(
                 f"nobody known: the claim file {self.path(uuid)} cannot be used: {error.strerror}; "
@@ -120,9 +126,8 @@ class HostClaims:
         finally:
             lock.close()
 
-    def _take(self, uuid: str, operation: int) -> int:
+    def _take(self, uuid: str, operation: int, give_up_at: float) -> int:
         """Raises OSError, ClaimRefused."""
-        give_up_at = time.monotonic() + _PATIENCE
         while True:
             fd = self._open(uuid, may_create=True)
             try:
@@ -131,8 +136,10 @@ class HostClaims:
                     return fd  # else it was removed meanwhile: others would lock its successor
             except BlockingIOError:
                 if time.monotonic() >= give_up_at:
-                    refused = _refused(fd)
-                    os.close(fd)
+                    try:
+                        refused = _refused(fd)
+                    finally:
+                        os.close(fd)
                     raise refused from None
             except BaseException:
                 os.close(fd)
@@ -153,6 +160,9 @@ class HostClaims:
         the kernel refuses another user's file in such a directory (fs.protected_regular). Raises
         OSError, ClaimRefused."""
         path, flags = self.path(uuid), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        if may_create:
+            self._make_directory()
+        self._check_directory()
         while True:
             try:
                 fd = os.open(path, flags)
@@ -160,7 +170,6 @@ class HostClaims:
             except FileNotFoundError:
                 if not may_create:
                     raise
-            self._make_directory()
             try:
                 fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
@@ -174,11 +183,21 @@ class HostClaims:
         return fd
 
     def _make_directory(self) -> None:
-        with suppress(FileExistsError):
-            self.directory.mkdir(parents=True)
-            self.directory.chmod(0o1777)
-        if not stat.S_ISDIR(os.stat(self.directory, follow_symlinks=False).st_mode):
+        if not os.path.lexists(self.directory):
+            with suppress(FileExistsError):
+                self.directory.mkdir()  # no parents: they would be for ourselves alone
+                self.directory.chmod(0o1777)
+
+    def _check_directory(self) -> None:
+        """Whoever made it first must not be able to put other files into the place of ours."""
+        mode = os.stat(self.directory, follow_symlinks=False).st_mode
+        if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, "is no directory, or a link", self.directory)
+        if mode & 0o022 and not mode & stat.S_ISVTX:
+            raise ClaimRefused(
+                f"nobody known: {self.directory} lets others remove files that are not theirs: "
+                f"chmod 1777 {self.directory}"
+            )
 
 
 class Lock:
@@ -248,7 +267,8 @@ class Lock:
         also when we end before the rest of a longer one is cut off."""
         data = json.dumps(content).encode() + b"\n"
         try:
-            os.pwrite(self._fd, data, 0)
+            if os.pwrite(self._fd, data, 0) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.ftruncate(self._fd, len(data))
         except OSError as error:
             raise ClaimRefused(
@@ -293,7 +313,16 @@ def _refused(fd: int) -> ClaimRefused:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(last.since))
     except (OverflowError, ValueError, OSError):
         since = "?"
-    return ClaimRefused(f"{last.who} (user {content.get('user', '?')}, since {since})", pids)
+    who = f"{last.who} (user {content.get('user', '?')}, since {since})"
+    if content.get("pid") not in pids and pids and all(map(_is_agent, pids)):
+        who = f"an agent that looks at it just now; last {who}"
+    return ClaimRefused(who, pids)
+
+
+def _is_agent(pid: int) -> bool:
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return b"executor_agent.agent" in file.read()
+    return False
 
 
 def _processes_with(fd: int) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from coordinator.core.gpu import GpuOffer, GpuSight, LeaseToken
-from executor_agent.core.gpu_choice import Device, Surroundings, choose, in_use
+from executor_agent.core.gpu_choice import MENDING, Device, Surroundings, choose, in_use
 from executor_agent.gpu_answers import GpuAnswers
-from executor_agent.gpu_claims import VARIABLE, ClaimRefused, HostClaims, Lock, Remembered
+from executor_agent.gpu_claims import PATIENCE, VARIABLE, ClaimRefused, HostClaims, Lock, Remembered
 from executor_agent.nvml import Nvml, NvmlError, open_nvml
 from executor_agent.processes import identity_of, is_running, name_of
 
@@ -66,6 +66,10 @@ class HostGpus:
             container=environ.get("NVIDIA_VISIBLE_DEVICES"),
         )
 
+    def close(self) -> None:
+        """Whoever waits for NVML is told that there is no answer. Any thread may."""
+        self._answers.close()
+
     # -- looking ---------------------------------------------------------------------------
 
     def offer(self) -> GpuOffer:
@@ -98,7 +102,8 @@ class HostGpus:
 
     def _look(self, uuids: tuple[str, ...], timeout: float) -> tuple[GpuSight, ...]:
         # Claims first: what NVML says is to be of a time when nobody had them any more.
-        refused = {uuid: error for uuid in uuids if (error := self._refused(uuid))}
+        give_up_at = time.monotonic() + min(PATIENCE, timeout)
+        refused = {uuid: error for uuid in uuids if (error := self._refused(uuid, give_up_at))}
         devices = self._ask_or_problem(timeout) if uuids else {}
         return tuple(
             self._refusal(uuid, refused[uuid])
@@ -107,9 +112,9 @@ class HostGpus:
             for uuid in uuids
         )
 
-    def _refused(self, uuid: str) -> ClaimRefused | None:
+    def _refused(self, uuid: str, give_up_at: float) -> ClaimRefused | None:
         try:
-            self._claims.check_free(uuid)
+            self._claims.check_free(uuid, give_up_at)
         except ClaimRefused as error:
             return error
         return None
@@ -123,7 +128,8 @@ class HostGpus:
         claimed any more, so that the answer proves something."""
         names = tuple(uuids)
         with ExitStack() as stack:
-            locks, refused = self._lock(names, stack)
+            # Without patience: who looks again soon must not keep free ones from others meanwhile.
+            locks, refused = self._lock(names, stack, patience=0.0)
             devices = self._ask_or_problem(ANSWER) if locks else {}
             sights = []
             for uuid in names:
@@ -146,7 +152,7 @@ class HostGpus:
         """All of them or none: the locked descriptors by UUID, and what was refused. ``who``: for
         whoever finds them claimed. Whoever gets the descriptors closes them."""
         with ExitStack() as stack:
-            locks, refused = self._lock(tuple(grants), stack)
+            locks, refused = self._lock(tuple(grants), stack, patience=PATIENCE)
             for uuid, lock in locks.items():
                 try:
                     lock.check(grants[uuid])
@@ -175,14 +181,16 @@ class HostGpus:
         return refused
 
     def _lock(
-        self, uuids: tuple[str, ...], stack: ExitStack
+        self, uuids: tuple[str, ...], stack: ExitStack, patience: float
     ) -> tuple[dict[str, Lock], dict[str, GpuSight]]:
-        """Those that can be had, until the stack unwinds, and the refusals."""
+        """Those that can be had, until the stack unwinds, and the refusals. ``patience``: seconds,
+        for all together."""
+        give_up_at = time.monotonic() + patience
         locks: dict[str, Lock] = {}
         refused: dict[str, GpuSight] = {}
         for uuid in dict.fromkeys(uuids):
             try:
-                locks[uuid] = stack.enter_context(self._claims.lock(uuid))
+                locks[uuid] = stack.enter_context(self._claims.lock(uuid, give_up_at))
             except ClaimRefused as error:
                 refused[uuid] = self._refusal(uuid, error)
         return locks, refused
@@ -198,14 +206,18 @@ class HostGpus:
         device = devices.get(uuid)
         if device is None:
             return self._sight(uuid, is_free=False, holder="nobody, but NVML does not show it here")
-        if device.error and not device.is_lost:
-            return self._unanswered(uuid, device.error)
+        if device.error and not device.is_lost:  # while it answers about the others
+            holder = f"nobody, but NVML cannot say how it is: {device.error}; {MENDING}"
+            return self._sight(uuid, is_free=False, holder=holder)
         living = _living(device)
         holder = in_use(device, living, last.baseline if last else None)
         if not holder:
             return self._sight(uuid, is_free=True)
         if living and device.pids_are_ours:
             holder += f" without a claim ({', '.join(map(name_of, living))})"
+        elif last is not None and last.baseline is not None and not device.is_lost:
+            path = self._claims.path(uuid)
+            holder += f"; if they are to stay, remove {path} while nobody uses the GPU"
         return self._sight(uuid, is_free=False, holder=holder, pids=living)
 
     def _unanswered(self, uuid: str, problem: str) -> GpuSight:
@@ -249,7 +261,20 @@ def _living(device: Device) -> tuple[int, ...]:
     cannot tell."""
     if not device.pids_are_ours:
         return device.pids
-    return tuple(pid for pid in device.pids if (who := identity_of(pid)) and is_running(who))
+    return tuple(filter(_lives, device.pids))
+
+
+def _lives(pid: int) -> bool:
+    who = identity_of(pid)
+    if who is not None:
+        return is_running(who)
+    try:
+        os.kill(pid, 0)  # /proc may hide other users' processes
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _is_unanswered(sight: GpuSight) -> bool:

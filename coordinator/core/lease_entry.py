@@ -128,6 +128,7 @@ class Entry:
         """By an operator."""
         self.quarantine(now)
         self.reason, self.pids, self.is_put_aside = reason, (), True
+        self.outsider = None
 
     # -- time ------------------------------------------------------------------------------
 

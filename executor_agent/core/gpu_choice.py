@@ -20,6 +20,8 @@ UNKNOWN_BASELINE = 1024 * MIB
 
 ALL = "all"
 
+MENDING = "reset the GPU, or restart the machine"
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -75,8 +77,8 @@ def choose(
         return Choice((), assigned is not None, "NVML shows no GPU here")
     visible, why_not = _visible(devices, surroundings)
     if assigned is None:
-        usable = [each for each in devices if each.uuid in visible and not each.is_lost]
-        lost = [f"{each.uuid}: {each.error}" for each in devices if each.is_lost]
+        usable = [each for each in devices if each.uuid in visible and not each.error]
+        lost = [f"{each.uuid}: {each.error}" for each in devices if each.error]
         return Choice(
             tuple(each.uuid for each in usable), False, "; ".join(filter(None, why_not + lost))
         )
@@ -91,7 +93,7 @@ def choose(
                 f"Spark assigned the GPU {address!r} ({device.uuid}), which is not visible here: "
                 + "; ".join(why_not or ["another set is"])
             )
-        elif device.is_lost:
+        elif device.error:
             problems.append(f"Spark assigned the GPU {address!r} ({device.uuid}): {device.error}")
         else:
             found[device.uuid] = None
@@ -203,7 +205,7 @@ def in_use(device: Device, living: Iterable[int], baseline: int | None) -> str:
     claim, None when not known. In a container pids do not tell, memory does.
     """
     if device.is_lost:
-        return f"nobody: NVML says {device.error!r}; reset the GPU, or restart the machine"
+        return f"nobody: NVML says {device.error!r}; {MENDING}"
     living = tuple(living)
     if living and device.pids_are_ours:
         return "a process" if len(living) == 1 else f"{len(living)} processes"

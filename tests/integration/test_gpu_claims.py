@@ -198,7 +198,7 @@ def test_the_descriptor_does_not_leak_into_programs_that_are_started(claims: Hos
 
 
 def test_who_only_looks_is_in_nobodys_way(claims: HostClaims) -> None:
-    with claims._locked(GPU, fcntl.LOCK_SH):  # as check_free
+    with claims._locked(GPU, fcntl.LOCK_SH, None):  # as check_free
         assert is_free(claims)
     os.close(claims.claim(GPU, token(), "me", 0))
 

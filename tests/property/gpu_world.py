@@ -6,6 +6,7 @@ effects; a GPU is what its set of users and the holder of its claim say it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coordinator.core import effects, events
@@ -68,7 +69,13 @@ class Agent:
     """One task attempt with its sentinel and its member's process, on one host."""
 
     def __init__(
-        self, run_id: RunId, slot: MemberId, incarnation: str, host: Host, count: int
+        self,
+        run_id: RunId,
+        slot: MemberId,
+        incarnation: str,
+        host: Host,
+        count: int,
+        clock: Callable[[], float],
     ) -> None:
         self.who = (run_id, slot, IncarnationId(incarnation))
         self.host = host
@@ -77,30 +84,36 @@ class Agent:
         self.is_alive = True
         self.is_paused = False
         self.must_stop = False
-        self.acknowledged_at = 0.0
+        self.clock = clock
+        self.acknowledged_at = clock()  # when that was sent which was acknowledged last
         self.claims: dict[str, LeaseToken] = {}
         self.process: User | None = None
         self.generation = 0
         self.number = 0
         self.looking: effects.InspectGpus | None = None
         self.report: events.ProcessEnded | None = None
-        self.up: list[events.Event] = []
+        self.up: list[tuple[float, events.Event]] = []  # with when it was sent
+        self.said: list[tuple[float, events.Event]] = []  # all of it
         self.down: list[effects.Command] = []
 
     def reservation(self) -> events.ReservationRequested:
         executor = ExecutorInfo(self.host.name, self.boot_id, 1)
-        port = 2000 + sum(map(ord, str(self.who)))
+        port = 2000 + int(self.who[2].rpartition("/")[2])  # its own for each attempt
         offer = GpuOffer(tuple(map(self.host.sight, self.host.gpus)))
-        endpoint = Endpoint(f"10.0.0.{port % 250 + 1}", port)
+        endpoint = Endpoint(f"10.0.0.{ord(self.host.name)}", port)
         return events.ReservationRequested(*self.who, executor, endpoint, offer)
 
     @property
     def is_gone(self) -> bool:
         return not self.is_alive or self.report is not None
 
+    def say(self, event: events.Event) -> None:
+        self.up.append((self.clock(), event))
+        self.said.append(self.up[-1])
+
     def beat(self) -> None:
         if self.is_alive and not self.is_paused and self.report is None:
-            self.up.append(events.Heard(*self.who, leases=tuple(self.claims.values())))
+            self.say(events.Heard(*self.who, leases=tuple(self.claims.values())))
 
     def obey(self, command: effects.Command) -> None:
         if self.is_gone or self.is_paused:
@@ -126,7 +139,7 @@ class Agent:
             for uuid in list(self.claims):
                 self._let_go(uuid)
         sights = tuple(map(self.host.sight, refused))
-        self.up.append(events.GpusClaimed(*self.who, number, sights))
+        self.say(events.GpusClaimed(*self.who, number, sights))
 
     def _take(self, uuid: str, token: LeaseToken) -> bool:
         gpu = self.host.gpus[uuid]
@@ -150,7 +163,7 @@ class Agent:
             if sight.is_free:
                 gpu = self.host.gpus[sight.uuid]
                 gpu.fence = max(gpu.fence, self.looking.number)
-        self.up.append(events.GpusInspected(*self.who, self.looking.number, sights))
+        self.say(events.GpusInspected(*self.who, self.looking.number, sights))
 
     def _start(self, generation: int) -> None:
         if self.process is not None or self.generation:
@@ -167,7 +180,7 @@ class Agent:
             assert not others, f"{self.process.name} and {others} use GPU {uuid}"
             gpu.users.add(self.process)
             gpu.claim = self.process
-        self.up.append(events.MainEntered(*self.who, generation))
+        self.say(events.MainEntered(*self.who, generation))
 
     def end(self, cause: Cause, leftover: User | None = None, *, looks: bool = True) -> None:
         """Its process ends, perhaps leaving another behind that has inherited everything."""
@@ -178,7 +191,7 @@ class Agent:
         sights = tuple(map(self.host.sight, held)) if looks else ()
         report = ExitReport(cause, gpus=sights)
         self.report = events.ProcessEnded(*self.who, self.generation, report)
-        self.up.append(self.report)
+        self.say(self.report)
 
     def crash(self, leftover: User | None = None) -> None:
         """All of it is gone without a word, but perhaps a grandchild."""
@@ -199,9 +212,9 @@ class Agent:
                 gpu.claim = leftover
         self.claims, self.process = {}, None
 
-    def look_at_the_clock(self, now: float) -> None:
+    def look_at_the_clock(self) -> None:
         """Before anything else it does after a pause."""
-        late = now - self.acknowledged_at >= FENCE_TIMEOUT
+        late = self.clock() - self.acknowledged_at >= FENCE_TIMEOUT
         if not self.is_paused and (self.must_stop or late):
             self.end(Cause.STOPPED)
 

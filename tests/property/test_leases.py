@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from coordinator.core import effects, events
 from coordinator.core.errors import TfleaseError
-from coordinator.core.gpu import LeaseState
 from coordinator.core.machine import Machine
 from coordinator.core.model import (
     Cause,
@@ -25,9 +24,10 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
-from tests.property.gpu_world import FENCE_TIMEOUT, Agent, Host, User
+from tests.property.gpu_world import FENCE_TIMEOUT, Agent, Gpu, Host, User
 
 HISTORIES = int(os.environ.get("TFLEASE_HISTORIES", "0"))
+ASIDE = "put aside by an operator"
 FAIR = 600
 """Seconds within which everything must have come right, once nothing goes wrong any more."""
 
@@ -75,15 +75,16 @@ class History:
             users = [user.name for user in gpu.users if user.is_ours]
             assert not users, f"{view.uuid} was granted to {view.who}, and {users} use it"
 
-    def gpu(self, uuid: str) -> object:
+    def gpu(self, uuid: str) -> Gpu:
         return next(host.gpus[uuid] for host in self.hosts if uuid in host.gpus)
 
-    def deliver(self, agent: Agent, event: events.Event) -> None:
+    def deliver(self, agent: Agent, index: int = 0) -> None:
+        sent_at, event = agent.up.pop(index)
         if self.feed(event):
-            agent.acknowledged_at = max(agent.acknowledged_at, self.now)
+            agent.acknowledged_at = max(agent.acknowledged_at, sent_at)
         else:  # any refusal ends the session, and the agent stops
             agent.must_stop = True
-            agent.look_at_the_clock(self.now)
+            agent.look_at_the_clock()
 
     # -- what happens ----------------------------------------------------------------------
 
@@ -118,17 +119,18 @@ class History:
                 vacant = member.phase in (MemberPhase.EXPECTED, MemberPhase.FENCED)
                 if run.phase is RunPhase.FORMING and vacant:
                     name = f"{run_id}/{member.id}/{len(self.agents)}"
-                    agent = Agent(run_id, member.id, name, host, run.spec.gpus.worker)
-                    agent.acknowledged_at = self.now
+                    count = run.spec.gpus.worker
+                    agent = Agent(run_id, member.id, name, host, count, lambda: self.now)
                     self.agents.append(agent)
-                    self.deliver(agent, agent.reservation())
-                    agent.up.append(events.SessionOpened(*agent.who))
-                    agent.up.append(events.ProcessReady(*agent.who))
+                    agent.say(agent.reservation())
+                    self.deliver(agent)
+                    agent.say(events.SessionOpened(*agent.who))
+                    agent.say(events.ProcessReady(*agent.who))
 
     def a_message_arrives(self) -> None:
         agent = self.one([agent for agent in self.agents if agent.up])
         if agent is not None:
-            self.deliver(agent, agent.up.pop(self.choose.randrange(len(agent.up))))
+            self.deliver(agent, self.choose.randrange(len(agent.up)))
 
     def a_message_is_lost(self) -> None:
         agent = self.one([agent for agent in self.agents if agent.up])
@@ -139,6 +141,14 @@ class History:
         agent = self.one([agent for agent in self.agents if agent.up])
         if agent is not None:
             agent.up.append(self.choose.choice(agent.up))
+
+    def an_old_message_arrives(self) -> None:
+        """However long ago it was sent: mostly of what an agent has seen, which tells most."""
+        agent = self.one([agent for agent in self.agents if agent.said])
+        if agent is not None:
+            seen = [each for each in agent.said if isinstance(each[1], events.GpusInspected)]
+            agent.up.append(self.choose.choice(seen or agent.said))
+            self.deliver(agent, -1)
 
     def a_command_arrives(self) -> None:
         able = [agent for agent in self.live() if agent.down and not agent.is_paused]
@@ -153,12 +163,14 @@ class History:
 
     def reconnect(self, agent: Agent) -> None:
         agent.down.clear()
-        if agent.report is None:
-            agent.up = [events.SessionOpened(*agent.who), events.ProcessReady(*agent.who)]
-            if agent.generation:
-                agent.up.append(events.MainEntered(*agent.who, agent.generation))
-        else:
-            agent.up = [agent.report]
+        agent.up.clear()
+        if agent.report is not None:
+            agent.say(agent.report)
+            return
+        agent.say(events.SessionOpened(*agent.who))
+        agent.say(events.ProcessReady(*agent.who))
+        if agent.generation:
+            agent.say(events.MainEntered(*agent.who, agent.generation))
 
     def all_goes_well_for_a_moment(self) -> None:
         for _ in range(3):
@@ -167,7 +179,7 @@ class History:
                     agent.beat()
                     agent.look()
                 while agent.up:
-                    self.deliver(agent, agent.up.pop(0))
+                    self.deliver(agent)
                 while agent.down and agent.is_alive and not agent.is_paused:
                     agent.obey(agent.down.pop(0))
 
@@ -189,7 +201,7 @@ class History:
     def agents_thaw(self) -> None:
         for agent in self.live():
             agent.is_paused = False
-            agent.look_at_the_clock(self.now)
+            agent.look_at_the_clock()
 
     def leftover(self) -> User | None:
         return User("leftover", is_ours=True) if self.choose.random() < 0.5 else None
@@ -248,13 +260,14 @@ class History:
     def an_operator_acts(self) -> None:
         """Clears what is really free, or puts something aside."""
         for view in self.machine.book.views():
-            gpu = next(h.gpus[view.uuid] for h in self.hosts if view.uuid in h.gpus)
-            if view.state.is_live or self.choose.random() < 0.5:
+            gpu = self.gpu(view.uuid)
+            is_live = self.machine.book.view(view.uuid).state.is_live  # since the one before
+            if is_live or self.choose.random() < 0.5:
                 continue
             if not gpu.users and gpu.claim is None:
                 self.machine.book.clear(view.uuid, "I looked", self.now)
             else:
-                self.machine.book.quarantine(view.uuid, "I looked", self.now)
+                self.machine.book.quarantine(view.uuid, ASIDE, self.now)
             self.feed(events.TimePassed())
 
     def time_passes(self) -> None:
@@ -264,13 +277,13 @@ class History:
         away = self.choose.choice([5.0, 50.0, 200.0])
         self.now += away
         for agent in self.live():
-            agent.look_at_the_clock(self.now)
+            agent.look_at_the_clock()
         self.feed(events.CoordinatorPaused(away))
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for agent in self.live():
-            agent.look_at_the_clock(self.now)
+            agent.look_at_the_clock()
         for _ in range(4):
             self.feed(events.TimePassed())
             if self.machine.next_deadline() > self.now:
@@ -284,20 +297,19 @@ class History:
         self.agents_thaw()
         self.leftovers_go()
         self.strangers_go()
-        for view in self.machine.book.views():
-            if view.state is LeaseState.QUARANTINED:
-                self.machine.book.clear(view.uuid, "repaired", self.now)
         for agent in self.agents:
             agent.up.clear()
         for agent in self.live():
             self.reconnect(agent)
         innocent = {run_id for run_id in self.runs if self.phase(run_id) is RunPhase.FORMING}
         innocent -= {agent.who[0] for agent in self.agents if agent.report or agent.must_stop}
+        innocent -= {agent.who[0] for agent in self.agents if self.is_missed(agent)}
         started_at: dict[RunId, float] = {}
         until = self.now + FAIR
         while self.now < until and not all(self.phase(run).is_terminal for run in self.runs):
             self.members_join()
             self.all_goes_well_for_a_moment()
+            self.operators_clear()
             for run_id in self.runs:
                 if self.phase(run_id) is RunPhase.RUNNING:
                     started_at.setdefault(run_id, self.now)
@@ -312,6 +324,19 @@ class History:
                 assert view.failure is None, f"{run_id} did not get its GPUs: {view.failure}"
         assert self.machine.book.holders() == {}, "a lease that nobody gives back"
 
+    def is_missed(self, agent: Agent) -> bool:
+        """Gone without a word: the gang may start with it, and then lose it."""
+        members = self.machine.view(agent.who[0], self.now).members
+        return not agent.is_alive and agent.who[2] in [each.incarnation for each in members]
+
+    def operators_clear(self) -> None:
+        """What they have put aside themselves; all else must come back without them."""
+        for view in self.machine.book.views():
+            gpu = self.gpu(view.uuid)
+            if view.reason == ASIDE and not gpu.users and gpu.claim is None:
+                self.machine.book.clear(view.uuid, "repaired", self.now)
+        self.feed(events.TimePassed())
+
     def phase(self, run_id: RunId) -> RunPhase:
         return self.machine.phase(run_id)
 
@@ -324,6 +349,7 @@ WEIGHTS = {
     History.all_goes_well_for_a_moment: 6,
     History.a_message_is_lost: 1,
     History.a_message_comes_twice: 1,
+    History.an_old_message_arrives: 4,
     History.a_session_is_lost: 2,
     History.somebody_beats: 3,
     History.somebody_looks: 2,
@@ -348,7 +374,7 @@ STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
     deadline=None,
     derandomize=not HISTORIES,
     database=None,
-    max_examples=HISTORIES or 300,
+    max_examples=HISTORIES or 200,
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
