@@ -146,11 +146,11 @@ class TFCluster:
         preflight.check_slots(gateway, options.spec.roles)
         gpu_preflight.check_gpus(gateway, options.spec)
         work = payload.pack(main_fun, args)
-        with Forming(gateway, options):
+        with Forming(gateway, options) as forming:
             cluster = cls(gateway, options, work)
             try:
                 cluster._launch.start()
-                cluster._wait_until_running()
+                cluster._wait_until_running(forming)
             except BaseException:
                 cluster._abandon()
                 raise
@@ -158,10 +158,15 @@ class TFCluster:
 
     # -- starting --------------------------------------------------------------------------
 
-    def _wait_until_running(self) -> None:
+    def _wait_until_running(self, forming: Forming) -> None:
+        """Lets others form once this run has all of its slots: it may wait for GPUs for long."""
         patience = self._coordinator.patience + self._launch.stop_timeout
         timeout = self._options.spec.reservation_timeout + patience
-        if not self._session.wait_for(lambda run: run.settled or _all_entered(run), timeout):
+        is_seated = self._session.wait_for(lambda run: run.settled or _is_seated(run), timeout)
+        forming.end()
+        if not is_seated or not self._session.wait_for(
+            lambda run: run.settled or _all_entered(run), timeout
+        ):
             raise CoordinatorUnavailable("the coordinator kept no deadline")
         self._raise_if_over()
 
@@ -266,6 +271,11 @@ class TFCluster:
             return
         with suppress(TfleaseError):  # the error on its way says more
             self.shutdown()
+
+
+def _is_seated(run: RunView) -> bool:
+    """Every member has its slot, and needs no more of Spark."""
+    return run.generation > 0 or all(member.phase is MemberPhase.READY for member in run.members)
 
 
 def _all_entered(run: RunView) -> bool:

@@ -40,8 +40,14 @@ class Forming:
     def __init__(self, gateway: Gateway, options: Options) -> None:
         self._lock = _FORMING.setdefault(gateway.application_id, threading.Lock())
         self._options = options
+        self._is_forming = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Forming:
+        self._wait()
+        self._is_forming = True
+        return self
+
+    def _wait(self) -> None:
         if self._lock.acquire(blocking=False):
             return
         spec = self._options.spec
@@ -53,8 +59,14 @@ class Forming:
                 "run of this Spark session is still gathering its members"
             )
 
+    def end(self) -> None:
+        """Idempotent: on leaving at the latest."""
+        if self._is_forming:
+            self._is_forming = False
+            self._lock.release()
+
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.end()
 
 
 class RunSession:

@@ -142,13 +142,16 @@ class History:
         if agent is not None:
             agent.up.append(self.choose.choice(agent.up))
 
-    def an_old_message_arrives(self) -> None:
-        """However long ago it was sent: mostly of what an agent has seen, which tells most."""
-        agent = self.one([agent for agent in self.agents if agent.said])
-        if agent is not None:
-            seen = [each for each in agent.said if isinstance(each[1], events.GpusInspected)]
-            agent.up.append(self.choose.choice(seen or agent.said))
-            self.deliver(agent, -1)
+    def the_worst_old_messages_arrive(self) -> None:
+        """However long ago they were sent: all that call a GPU free which one of ours uses now."""
+        for agent in self.agents:
+            for sent_at, event in list(agent.said):
+                if not isinstance(event, events.GpusInspected):
+                    continue
+                free = [sight.uuid for sight in event.sights if sight.is_free]
+                if any(user.is_ours for uuid in free for user in self.gpu(uuid).users):
+                    agent.up.append((sent_at, event))
+                    self.deliver(agent, -1)
 
     def a_command_arrives(self) -> None:
         able = [agent for agent in self.live() if agent.down and not agent.is_paused]
@@ -349,7 +352,7 @@ WEIGHTS = {
     History.all_goes_well_for_a_moment: 6,
     History.a_message_is_lost: 1,
     History.a_message_comes_twice: 1,
-    History.an_old_message_arrives: 4,
+    History.the_worst_old_messages_arrive: 4,
     History.a_session_is_lost: 2,
     History.somebody_beats: 3,
     History.somebody_looks: 2,

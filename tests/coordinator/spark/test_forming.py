@@ -54,3 +54,15 @@ def test_a_failed_start_gives_the_right_back() -> None:
         raise KeyboardInterrupt
     with Forming(spark, options(timeout=0.01)):
         pass
+
+
+def test_a_run_that_has_its_slots_lets_the_next_one_form() -> None:
+    """It may wait for GPUs for as long as it likes."""
+    spark = FakeSpark()
+    with Forming(spark, options()) as forming:
+        assert forming is not None
+        forming.end()
+        with Forming(spark, options(timeout=0.01)):
+            forming.end()  # again, and it is the other one's turn now
+            with pytest.raises(ReservationTimeout), Forming(spark, options(timeout=0.01)):
+                pass
