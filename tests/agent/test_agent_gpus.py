@@ -200,6 +200,27 @@ async def test_what_is_taken_back_while_it_is_claimed_is_not_held_and_not_answer
     assert it.host.are_open() == [False, False, True]
 
 
+async def test_what_is_said_again_while_it_is_claimed_is_claimed_once(it: Fixture) -> None:
+    """A lost session: the token would be too old for a second claim."""
+    it.host.gate.clear()
+    it.gpus.obey(ClaimGpus(1, TWO))
+    await it.until(lambda: it.host.calls == ["claim 1 2"])
+    it.gpus.obey(ClaimGpus(1, dict(TWO)))
+    it.host.gate.set()
+    await it.until(lambda: it.reports == [Claimed(1), Claimed(1)])
+    assert it.host.calls == ["claim 1 2"]
+    assert it.host.are_open() == [True, True]
+    it.gpus.handed_over()
+
+
+async def test_two_mig_devices_for_one_member_are_refused(it: Fixture) -> None:
+    """G4: CUDA would show the member one of them."""
+    await it.claimed({"MIG-a": LeaseToken("c", 1), "MIG-b": LeaseToken("c", 2)})
+    with pytest.raises(MustStop, match="no more than one MIG device"):
+        it.gpus.claimed()
+    it.gpus.handed_over()
+
+
 async def test_the_same_gpus_under_another_token_are_claimed_anew(it: Fixture) -> None:
     """Its own old claim would be in the way."""
     await it.claimed()
