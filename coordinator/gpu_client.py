@@ -7,6 +7,7 @@ of runs need none of it: theirs come by way of their sessions.
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ import grpc
 
 from coordinator import gpu_wire, wire
 from coordinator.client import CALL_TIMEOUT, CHANNEL_OPTIONS
-from coordinator.core.errors import CoordinatorUnavailable
+from coordinator.core.errors import CoordinatorUnavailable, InvalidRun
 from coordinator.core.gpu import GpuSight, LeaseToken, LeaseView, Want
 from coordinator.security import call_metadata
 from coordinator.status import error_from_rpc
@@ -64,6 +65,8 @@ class GpuClient:
         after which the leases lapse. Idempotent by ``request_id``, which is never to be used for
         another request; a call that is given up gives back its place in the queue. Raises
         GpusUnavailable (the text says who has them), UnknownGpu, InvalidRun."""
+        if not 0 <= patience < math.inf:
+            raise InvalidRun(f"patience={patience}: must be 0 or more seconds, and finite")
         response = self._call(
             "AcquireGpus",
             request_id=request_id,

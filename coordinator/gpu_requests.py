@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from coordinator.core.errors import GpusUnavailable
+from coordinator.core.errors import GpusUnavailable, LeaseLost
 from coordinator.core.gpu import LeaseRequest
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.lease_news import Acquired
@@ -76,7 +76,12 @@ class GpuRequests:
         try:
             granted = self.use(lambda book, now: book.acquire(request, now))
             granted = granted or await call
-            waiting.is_answered = True
+            waiting.is_answered = True  # also below: what is left is its holder's to give back
+            if not self._book.holds(request.request_id):
+                raise LeaseLost(
+                    f"the request {request.request_id} was granted before, and some of its leases "
+                    "are over since: release what is left, and ask with another id"
+                )
             return granted
         finally:
             waiting.calls.discard(call)

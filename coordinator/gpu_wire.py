@@ -20,6 +20,7 @@ from coordinator.v1 import model_pb2 as pb
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 
 _PREFIX = "LEASE_STATE_"
+_LATEST = 253_402_300_799  # the end of the year 9999, beyond which there are no Timestamps
 
 
 def token_to_pb(token: LeaseToken) -> pb.LeaseToken:
@@ -133,7 +134,7 @@ def lease_from_pb(message: pb.GpuLease) -> LeaseView:
 
 def timestamp(unix_seconds: float) -> Timestamp:
     message = Timestamp()
-    message.FromNanoseconds(round(unix_seconds * 1e9))
+    message.FromNanoseconds(round(min(unix_seconds, _LATEST) * 1e9))
     return message
 
 

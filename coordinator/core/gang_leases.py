@@ -55,6 +55,7 @@ class GangLeases:
         self._offers: dict[MemberId, tuple[str, ...]] = {}
         self._round = 0
         self._request: LeaseRequest | None = None
+        self._since: float | None = None  # its place in the queue, kept when a host refuses
         self._shortage: dict[str, str] = {}  # of the request
         self._granted: dict[MemberId, dict[str, LeaseToken]] = {}
         self._unclaimed: set[MemberId] = set()
@@ -76,9 +77,10 @@ class GangLeases:
         if not holders or self._has_all_leases:
             return []
         # Some have lapsed, since a member was away for long: nobody has been started with them.
-        effects = self.give_back(now) if self._granted else []
+        effects = self._take_back(now) if self._granted else []
         if self._request is None:
             self._round += 1
+            self._since = now if self._since is None else self._since
             self._request = self._new_request(list(holders))
             self._shortage = shortage(self._request)
         granted = self._book.acquire(self._request, now)
@@ -103,6 +105,7 @@ class GangLeases:
             wants=tuple(map(self._want, holders)),
             ttl=self._spec.fence_timeout,
             patience=float("inf"),  # the run has a deadline of its own
+            since=self._since,
         )
 
     def _want(self, member: MemberId) -> Want:
@@ -168,7 +171,7 @@ class GangLeases:
             return []
         for sight in event.refused:
             self._book.refuse(self._request.request_id, str(member), sight, now)
-        return self.give_back(now)
+        return self._take_back(now)  # its place in the queue stays: it has done nothing wrong
 
     @property
     def is_complete(self) -> bool:
@@ -178,7 +181,11 @@ class GangLeases:
     def give_back(self, now: float) -> list[Effect]:
         """The gang is not going to start like this: what was granted was not used by anybody,
         since nobody was started with it. Also what the book has granted while a member was away,
-        so that nobody was told."""
+        so that nobody was told. When it is complete again it is the last in the queue."""
+        self._since = None
+        return self._take_back(now)
+
+    def _take_back(self, now: float) -> list[Effect]:
         if self.has_started or self._request is None:
             return []
         request, self._request = self._request, None
@@ -215,7 +222,8 @@ class GangLeases:
             self._book.leaving(self._request.request_id, str(member), now)
 
     def ended(self, member: MemberId, report: ExitReport, now: float) -> None:
-        """Its process has ended, and its agent has looked at its GPUs since."""
+        """Its process has ended, and its agent has looked at its GPUs since. Also of a member
+        that was given up before: what it has seen free is proven."""
         if self._request is not None and self.has_started:
             self._book.release(self._request.request_id, str(member), report.gpus, now)
 

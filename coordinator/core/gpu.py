@@ -94,13 +94,15 @@ class Want:
 class LeaseRequest:
     """What a gang needs, all of it or nothing. ``request_id``: chosen by the client; the same again
     is the same request. ``holder``: for people, "run 12ab (mnist)". Durations in seconds:
-    ``ttl``: of silence after which a lease lapses; ``patience``: how long to wait in the queue."""
+    ``ttl``: of silence after which a lease lapses; ``patience``: how long to wait in the queue.
+    ``since``: its place in the queue is that of a request of then; None: of now."""
 
     request_id: str
     holder: str
     wants: tuple[Want, ...]
     ttl: float
     patience: float
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

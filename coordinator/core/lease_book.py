@@ -50,12 +50,14 @@ class LeaseBook:
             self._see(entry, hostname, boot_id, sight)
         self._serve(now)
 
-    def _see(self, entry: Entry, hostname: str, boot_id: str, sight: GpuSight) -> None:
+    def _see(
+        self, entry: Entry, hostname: str, boot_id: str, sight: GpuSight, *, is_new: bool = False
+    ) -> None:
         """What makes a GPU worth an agent's look is told, so that those who wait for it ask."""
         if entry.state is LeaseState.FREE:
             entry.hostname, entry.boot_id = hostname, boot_id
             was_grantable = entry.is_grantable
-            entry.see(sight)
+            entry.see(sight, is_new=is_new)
             if was_grantable and entry.outsider is not None:
                 self._tell(entry, f"is in use by {entry.outsider[0]}")
         elif entry.boot_id == boot_id:
@@ -81,6 +83,8 @@ class LeaseBook:
         self.see(hostname, boot_id, sights, now)
         for sight in sights:
             entry = self._entries[sight.uuid]
+            if entry.state is LeaseState.FREE and 0 < number <= self._number:
+                self._see(entry, hostname, boot_id, sight, is_new=True)
             if not sight.is_free or not self._is_proof(entry, boot_id, number):
                 continue
             if entry.boot_id == boot_id:
@@ -116,7 +120,7 @@ class LeaseBook:
         if request.request_id in self._over:
             raise InvalidRun(f"the request {request.request_id} is over: choose another id")
         names = [want.who for want in request.wants]
-        if not names or len(set(names)) < len(names):
+        if not all(names) or not names or len(set(names)) < len(names):
             raise InvalidRun("a request for GPUs must name each of its holders once")
         for want in request.wants:
             for uuid in want.uuids:
@@ -153,6 +157,12 @@ class LeaseBook:
                 if entry.has_lapsed:
                     raise LeaseLost(f"the lease {token} of GPU {entry.uuid} has lapsed")
                 return entry
+            if entry.token == token:
+                why = f", {entry.reason}" if entry.reason else ""
+                raise LeaseLost(
+                    f"the lease {token} of GPU {entry.uuid} on {entry.hostname} is over: the GPU "
+                    f"is {entry.state.value}{why}"
+                )
         raise LeaseLost(f"the lease {token} is none of {request_id}'s, or is over")
 
     def holds(self, request_id: str) -> bool:

@@ -83,11 +83,15 @@ class Entry:
 
     # -- what happens to it ----------------------------------------------------------------
 
-    def see(self, sight: GpuSight) -> None:
-        """What an agent on its host tells of it. That its holder has it is no news."""
+    def see(self, sight: GpuSight, *, is_new: bool = False) -> None:
+        """What an agent on its host tells of it. That its holder has it is no news. ``is_new``: it
+        was asked to look; else "free" may be older than what is known by now."""
         self.index, self.name = sight.index, sight.name or self.name
         if self.state is LeaseState.FREE:
-            self.outsider = None if sight.is_free else (sight.holder or "somebody", sight.pids)
+            if not sight.is_free:
+                self.outsider = (sight.holder or "somebody", sight.pids)
+            elif is_new:
+                self.outsider = None
         elif self.is_stuck and not sight.is_free and not self.is_put_aside:
             self.reason, self.pids = sight.holder or self.reason, sight.pids
 

@@ -19,7 +19,8 @@ _NAMED = 5  # of more only the number is told
 class _Waiting:
     request: LeaseRequest
     deadline: float
-    uuids: frozenset[str]  # that could serve it
+    uuids: frozenset[str]  # that could serve it, and are kept for it
+    since: float
 
 
 class Queue:
@@ -33,9 +34,15 @@ class Queue:
         return request_id in self._waiting
 
     def add(self, request: LeaseRequest, now: float) -> None:
-        """At the end."""
+        """At the end, or where it would be had it come ``request.since``. Nothing is kept for a
+        request that can never be served: others would wait for it in vain."""
         uuids = frozenset(uuid for want in request.wants for uuid in want.uuids)
-        self._waiting[request.request_id] = _Waiting(request, now + request.patience, uuids)
+        if shortage(request):
+            uuids = frozenset()
+        since = now if request.since is None else min(request.since, now)
+        waiting = _Waiting(request, now + request.patience, uuids, since)
+        self._waiting[request.request_id] = waiting
+        self._waiting = dict(sorted(self._waiting.items(), key=lambda item: item[1].since))
 
     def remove(self, request_id: str) -> None:
         """Raises KeyError."""

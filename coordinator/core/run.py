@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from coordinator.core import claims, completion, diagnosis, events, invariants, liveness, roster
 from coordinator.core import verdict as verdicts
-from coordinator.core.effects import (
-    Effect,
-    Noted,
-    RunChanged,
-    SendStop,
-    StandBy,
-)
+from coordinator.core.effects import Effect, Noted, RunChanged, SendStop, StandBy
 from coordinator.core.ending import Ending, Kind
 from coordinator.core.errors import InvalidReservation, StaleIncarnation
 from coordinator.core.gang import Gang
@@ -105,7 +99,11 @@ class Run:
         report = self._counted(event.report, self._gang.generation)
         if self.phase is RunPhase.FORMING and (is_holder or member.phase is MemberPhase.EXPECTED):
             return self._forming_task_returned(member, report, now)
-        return self._process_ended(member, report, now) if is_holder else []
+        if is_holder:
+            return self._process_ended(member, report, now)
+        if member.incarnation == event.incarnation:
+            self._leases.ended(member.id, report, now)  # late, but a proof
+        return []
 
     def _forming_task_returned(
         self, member: Member, report: ExitReport, now: float
@@ -213,7 +211,10 @@ class Run:
         return self._changed()
 
     def _ended(self, member: Member, event: events.ProcessEnded, now: float) -> list[Effect]:
-        if event.generation not in (0, self._gang.generation) or not member.is_watched:
+        if event.generation not in (0, self._gang.generation):
+            return []
+        if not member.is_watched:
+            self._leases.ended(member.id, event.report, now)  # late, but a proof
             return []
         return self._process_ended(member, self._counted(event.report, event.generation), now)
 
@@ -289,8 +290,8 @@ class Run:
         failure: Failure | None = None,
         first: Member | None = None,
     ) -> list[Effect]:
-        if self.phase is RunPhase.FORMING:
-            self._leases.give_back(now)
+        # Said at once: whom a later stage stops would keep its claims from others until then.
+        back = self._leases.give_back(now) if self.phase is RunPhase.FORMING else []
         self.phase = next_run_phase(self.phase, trigger)
         self._forming_deadline = _NEVER
         members = list(self._members.values())
@@ -299,7 +300,7 @@ class Run:
         for member in sorted(members, key=lambda member: member is not first):
             if member.is_settled:
                 self._ending.observe(member, now)
-        return [Noted(self.run_id, f"is to end, {kind.value}: {reason}"), *self._go_on(now)]
+        return [*back, Noted(self.run_id, f"is to end, {kind.value}: {reason}"), *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
         assert self._ending is not None

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator.core.errors import GpusUnavailable, InvalidRun, UnknownGpu
+from coordinator.core.errors import GpusUnavailable, InvalidRun, LeaseLost, UnknownGpu
 from coordinator.core.gpu import GpuSight, LeaseRequest, LeaseState, Want
 from coordinator.engine import Engine
 from coordinator.gpu_requests import KEPT_EVENTS, GpuRequests
@@ -109,3 +109,18 @@ async def test_of_the_history_the_latest_is_kept(gpus: GpuRequests) -> None:
         gpus.note(float(number), f"event {number}")
     assert len(gpus.events) == KEPT_EVENTS
     assert gpus.events[-1].text == f"event {KEPT_EVENTS}"
+
+
+async def test_a_request_whose_leases_are_over_is_not_answered_with_them_again(
+    gpus: GpuRequests, clock: ManualClock
+) -> None:
+    """G2: one of them may be another's by now."""
+    second = GpuSight("GPU-b", is_free=True)
+    gpus.use(lambda book, now: book.see("host", "boot", [second], now))
+    both = LeaseRequest("both", "a test", (Want("me", ("GPU-a", "GPU-b"), 2),), 60.0, 1_000.0)
+    await gpus.acquire(both)
+    gpus.use(lambda book, now: book.release("both", "me", [FREE], now))
+    assert (await gpus.acquire(request("other"))).uuids == {"me": ("GPU-a",)}
+    with pytest.raises(LeaseLost, match="some of its leases are over"):
+        await gpus.acquire(both)
+    assert state(gpus) is LeaseState.HELD

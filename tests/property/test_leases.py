@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import random
 
-from hypothesis import HealthCheck, given, note, settings
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from coordinator.core import effects, events
@@ -373,6 +374,7 @@ WEIGHTS = {
 STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
 
 
+@pytest.mark.timeout(3600 if HISTORIES else 300)
 @settings(
     deadline=None,
     derandomize=not HISTORIES,
@@ -380,6 +382,7 @@ STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
     max_examples=HISTORIES or 200,
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
+    phases=[Phase.generate] if HISTORIES else [Phase.generate, Phase.shrink],
 )
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(STEPS), min_size=20, max_size=80))
 def test_no_history_ends_in_a_double_grant_or_in_waiting_for_ever(

@@ -81,6 +81,9 @@ def test_a_gpu_in_the_hands_of_an_outsider_is_not_granted_and_named() -> None:
     assert book.explain(request("r1")) == (expected,)
     assert book.view("a").reason == "in use by user alice"
     book.see("host", "boot", [free("a")], 1.0)
+    assert state(book) is FREE, "the word may be older than the outsider"
+    assert book.stuck(["a"]) == ("a",)
+    book.inspected("host", "boot", book.look(["a"]), [free("a")], 2.0)
     assert state(book) is HELD
 
 
