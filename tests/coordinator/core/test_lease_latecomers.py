@@ -51,7 +51,7 @@ def test_a_refused_claim_does_not_cost_the_run_its_place() -> None:
 
 
 def test_the_proof_of_a_member_that_was_given_up_comes_late_and_counts() -> None:
-    """The ordinary network cut: its agent has fenced itself, and the proof comes by way of Spark."""
+    """The ordinary network cut: the agent has fenced itself; the proof comes by way of Spark."""
     for way in ("session", "task"):
         scene = GpuScene({"worker:0": "a"})
         scene.start()
