@@ -252,7 +252,7 @@ def test_a_task_killed_after_the_hand_over_leaves_the_member_alone(
     wait_gone([member.processes["task"]])
     assert_untouched(member)
     member.kill("sentinel", number=signal.SIGTERM)  # what `end` does would take the grace
-    member.kill("member", "plain", "setsid")
+    member.kill("plain", "setsid", "member")  # the sentinel sees to who is left
     assert member.tombstone().proof == "kernel"
 
 
