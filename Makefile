@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench gpu-check chaos clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench gpu-check histories chaos clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -108,6 +108,9 @@ bench: java setup  ## measure, about 30 min (BENCH_ARGS='startup --repeats 5')
 
 gpu-check: setup  ## measure leases and claims on an NVIDIA GPU (GPU_CHECK_ARGS='--rounds 5')
 	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
+
+histories: setup  ## 10,000 random histories of the book of GPUs, judged by a reference, about 15 min
+	TFLEASE_HISTORIES=10000 $(BIN)/python -m pytest -q --timeout 3600 tests/property/test_leases.py
 
 chaos: java setup  ## the kill matrix, about 35 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
 	TFLEASE_CYCLES=200 $(BIN)/python -m pytest -q tests/integration/test_cycles.py
