@@ -53,7 +53,8 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._machine = Machine(secrets.token_hex(4))
+        # Milliseconds: a coordinator grants fewer GPUs than that.
+        self._machine = Machine(secrets.token_hex(4), last_number=int(wall() * 1000))
         self._clock = clock
         self._wall = wall
         self.logs = LogRequests()

@@ -23,11 +23,12 @@ KEPT_RUNS = 100
 
 class Machine:
     """All runs of one coordinator, and the book of GPUs that they share. ``coordinator_id``: never
-    used by another one, not even by the one before a restart."""
+    used by another one, not even by the one before a restart. ``last_number``: above all that the
+    one before has used, so that an answer to its last inspection is none to our first."""
 
-    def __init__(self, coordinator_id: str) -> None:
+    def __init__(self, coordinator_id: str, last_number: int = 0) -> None:
         self._runs: dict[RunId, Run] = {}
-        self.book = LeaseBook(coordinator_id)
+        self.book = LeaseBook(coordinator_id, last_number)
 
     def handle(self, event: events.Event, now: float) -> tuple[Effect, ...]:
         """Applies one event at the instant ``now`` (seconds, never going back).
