@@ -143,5 +143,6 @@ def unix(message: Timestamp) -> float:
 
 
 def clean(text: str) -> str:
-    """Text that may hold bytes that are no UTF-8 (surrogates), as it can travel."""
+    """Paths and messages may hold bytes that are no UTF-8 (surrogates): a report is worth more
+    than its exact text, and protobuf would refuse it."""
     return text.encode(errors="backslashreplace").decode()

@@ -11,11 +11,11 @@ import zlib
 from typing import Literal, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordinator import gpu_wire
 from coordinator.core import model
 from coordinator.core.errors import InvalidReservation, InvalidRun
+from coordinator.gpu_wire import clean, timestamp, unix
 from coordinator.v1 import log_service_pb2 as log_pb
 from coordinator.v1 import model_pb2 as pb
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
@@ -35,16 +35,6 @@ def duration(seconds: float) -> Duration:
 
 def seconds(message: Duration) -> float:
     """Duration -> float seconds."""
-    return message.ToNanoseconds() / 1e9
-
-
-def _timestamp(unix_seconds: float) -> Timestamp:
-    message = Timestamp()
-    message.FromNanoseconds(round(unix_seconds * 1e9))
-    return message
-
-
-def _unix(message: Timestamp) -> float:
     return message.ToNanoseconds() / 1e9
 
 
@@ -85,8 +75,8 @@ def executor_to_pb(info: model.ExecutorInfo) -> pb.ExecutorInfo:
         pid=info.pid,
         python_version=info.python_version,
         tflease_version=info.tflease_version,
-        directory=_text(info.directory),
-        leftovers=map(_text, info.leftovers),
+        directory=clean(info.directory),
+        leftovers=map(clean, info.leftovers),
     )
 
 
@@ -114,25 +104,19 @@ def endpoint_from_pb(message: pb.Endpoint) -> model.Endpoint:
     return model.Endpoint(message.host, message.port)
 
 
-def _text(text: str) -> str:
-    """Paths and messages may hold bytes that are no UTF-8 (surrogates): a report is worth more
-    than its exact text, and protobuf would refuse it."""
-    return text.encode(errors="backslashreplace").decode()
-
-
 def exit_to_pb(report: model.ExitReport) -> pb.ExitReport:
     return pb.ExitReport(
         exit_code=report.exit_code,
         signal=report.signal,
         killed_by_us=report.killed_by_us,
-        reason=_text(report.reason),
+        reason=clean(report.reason),
         cause=_name(report.cause, "CAUSE_"),
-        exception_type=_text(report.exception_type),
-        message=_text(report.message),
-        traceback=_text(report.traceback),
-        log_tail=_text(report.log_tail),
+        exception_type=clean(report.exception_type),
+        message=clean(report.message),
+        traceback=clean(report.traceback),
+        log_tail=clean(report.log_tail),
         proof=_proof_to_pb(report.proof),
-        survivors=map(_text, report.survivors),
+        survivors=map(clean, report.survivors),
         max_rss_bytes=report.max_rss_bytes,
         stop_duration=duration(report.stop_seconds),
         gpus=map(gpu_wire.sight_to_pb, report.gpus),
@@ -178,10 +162,10 @@ def member_to_pb(view: model.MemberView, wall_offset: float) -> pb.Member:
         exit=exit_to_pb(view.exit) if view.exit else None,
         step=view.step,
         metrics=view.metrics,
-        phase_time=_timestamp(view.phase_at + wall_offset),
+        phase_time=timestamp(view.phase_at + wall_offset),
         scheduling=f"failed: {task.message}" if task.failed else scheduling,
         gpus=view.gpus,
-        gpu_obstacles=map(_text, view.gpu_obstacles),
+        gpu_obstacles=map(clean, view.gpu_obstacles),
     )
 
 
@@ -192,7 +176,7 @@ def member_from_pb(message: pb.Member) -> model.MemberView:
     return model.MemberView(
         id=member_id_from_pb(message.id),
         phase=phase or model.MemberPhase.EXPECTED,
-        phase_at=_unix(message.phase_time),
+        phase_at=unix(message.phase_time),
         incarnation=model.IncarnationId(message.incarnation) if message.incarnation else None,
         executor=executor_from_pb(message.executor) if message.HasField("executor") else None,
         endpoint=endpoint_from_pb(message.endpoint) if message.HasField("endpoint") else None,
@@ -315,7 +299,7 @@ def run_to_pb(view: model.RunView, wall_offset: float) -> pb.Run:
         stop_reason=view.stop_reason,
         diagnosis=view.diagnosis,
         revision=view.revision,
-        create_time=_timestamp(view.created_at + wall_offset),
+        create_time=timestamp(view.created_at + wall_offset),
         settled=view.settled,
     )
 
@@ -329,7 +313,7 @@ def run_from_pb(message: pb.Run) -> model.RunView:
         phase=phase or model.RunPhase.STOPPING,
         generation=message.generation,
         members=tuple(member_from_pb(member) for member in message.members),
-        created_at=_unix(message.create_time),
+        created_at=unix(message.create_time),
         revision=message.revision,
         failure=failure_from_pb(message.failure) if message.HasField("failure") else None,
         stop_reason=message.stop_reason,
