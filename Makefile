@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-fast check demo bench gpu-check histories chaos clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-topologies test-fast check demo bench gpu-check histories chaos clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -89,13 +89,16 @@ lint: setup  ## ruff: rules and format
 types: setup  ## mypy --strict on coordinator and executor_agent
 	$(BIN)/mypy
 
-test: java setup  ## every test, on real Spark and TensorFlow (TEST_ARGS='-k gang -x')
-	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS)
+test: java setup  ## the tests, on real Spark and TensorFlow (TEST_ARGS='-k gang -x')
+	$(WITH_JAVA) $(BIN)/python -m pytest --ignore tests/spark/topologies $(TEST_ARGS)
+
+test-topologies: java setup  ## more kinds of Spark clusters: standalone, one slot, speculation; 3 min
+	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS) tests/spark/topologies
 
 test-fast: setup  ## the tests without Spark and TensorFlow
 	$(BIN)/python -m pytest -m 'not spark and not tensorflow' $(TEST_ARGS)
 
-check: lint types proto-check test  ## every gate
+check: lint types proto-check test test-topologies  ## every gate
 
 # --- to look at -----------------------------------------------------------------------------------
 
