@@ -7,13 +7,7 @@ each. Everything else in this project uses `dataclasses`.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # `typing` is not loaded either; type checkers know the name
-if TYPE_CHECKING:
-    from typing import Any, ClassVar, Self, dataclass_transform
-else:
-
-    def dataclass_transform(**_):
-        return lambda cls: cls
+from typing import Any, ClassVar, Self, dataclass_transform
 
 
 @dataclass_transform(frozen_default=True)
