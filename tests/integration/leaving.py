@@ -27,7 +27,7 @@ def leave(member: Member, *kinds: str, **payload: Any) -> None:
     member.start(payload=payload, member_argv=LEAVING, grace=30.0, run_id=member.marker)
     member.wait_heard("started")
     agent = ProcessIdentity(*claim_of(member).processes["agent"])
-    member.kill("sentinel", "task")
+    member.kill_sentinel_and_task_at_once()
     dying = [member.processes["sentinel"], agent]
     wait_gone(dying if payload.get("tough") else [*dying, member.processes["member"]])
 

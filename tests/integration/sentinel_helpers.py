@@ -25,6 +25,7 @@ from executor_agent.processes import (
     is_running,
     open_pidfd,
     signal_if_same,
+    state_of,
 )
 
 DEADLINE = 20.0  # seconds, for things that take milliseconds; a loaded machine gets its time
@@ -198,6 +199,13 @@ class Member:
     def kill(self, *names: str, number: int = signal.SIGKILL) -> None:
         for name in names:
             assert signal_if_same(self.processes[name], number)
+
+    def kill_sentinel_and_task_at_once(self) -> None:
+        """Neither sees the other die: a task that is left for a moment sweeps in that moment."""
+        self.kill("task", number=signal.SIGSTOP)
+        task = self.processes["task"]
+        eventually(lambda: state_of(task) == "stopped", "the task to stop")
+        self.kill("sentinel", "task")
 
     def tree(self) -> list[ProcessIdentity]:
         """The member and its descendants."""

@@ -66,7 +66,7 @@ def test_an_agent_that_stays_behind_a_killed_sentinel_is_swept_in_the_end(member
 def test_sentinel_and_task_killed_together_leave_the_group_to_the_kernel(member: Member) -> None:
     """O1, O14: nobody is alive to do anything. Sessions of their own wait for the next sweep."""
     member.start(payload=NASTY, grace=30.0)
-    member.kill("sentinel", "task")
+    member.kill_sentinel_and_task_at_once()
     wait_gone([member.processes["member"], member.processes["plain"]])
     assert is_running(member.processes["setsid"]), "the known gap has closed: say so in the docs"
     marked = member.marked()
