@@ -12,12 +12,16 @@ from rich.console import Console
 from benchmarks import (
     cancel,
     crash,
+    durable_grants,
     gang_formation,
+    heartbeats,
     kill_latency,
     kill_others,
     leases,
     machine,
     report,
+    restart,
+    soak,
     startup,
 )
 from benchmarks.figure import Figure, Result, Settings
@@ -32,6 +36,10 @@ FIGURES: dict[str, Figure] = {
         kill_others.FIGURE,
         cancel.FIGURE,
         leases.FIGURE,
+        heartbeats.FIGURE,
+        durable_grants.FIGURE,
+        restart.FIGURE,
+        soak.FIGURE,
     )
 }
 """Every figure there is. A new one: a module with a FIGURE, and its name here."""
@@ -50,7 +58,13 @@ def main(argv: list[str] | None = None) -> int:
         console.print(
             f"[bold]{figure.name}[/bold]: {figure.summary}", highlight=False, soft_wrap=True
         )
-        settings = Settings(repeats=options.repeats or figure.repeats, console=console)
+        settings = Settings(
+            repeats=options.repeats or figure.repeats,
+            console=console,
+            members=options.members or 0,
+            minutes=options.minutes or 0.0,
+            tls=options.tls,
+        )
         result, facts = _measure(figure, settings)
         report.show(console, figure, result, facts)
         if not options.no_report:
@@ -95,6 +109,21 @@ def _parser() -> argparse.ArgumentParser:
         help=f"how often each case is measured (default: {defaults})",
     )
     parser.add_argument(
+        "--members",
+        type=_positive,
+        metavar="N",
+        help="how many members, where a figure can have more or fewer (default: as promised)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="N",
+        help=f"how long the soak goes on (default: {soak.MINUTES:g})",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="heartbeats over mutual TLS instead of plain text"
+    )
+    parser.add_argument(
         "--report",
         type=Path,
         default=DOCUMENT,
@@ -116,6 +145,16 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
     return number
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0.0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return minutes
 
 
 if __name__ == "__main__":

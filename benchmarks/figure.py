@@ -13,10 +13,17 @@ from rich.console import Console
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line asked for. ``say`` one line at a time while measuring."""
+    """What the command line asked for. ``say`` one line at a time while measuring.
+
+    ``members``, ``minutes``: 0 means as many, or as long, as the figure has by default. ``tls``:
+    over mutual TLS instead of plain text, where the figure can do both.
+    """
 
     repeats: int
     console: Console
+    members: int = 0
+    minutes: float = 0.0
+    tls: bool = False
 
     def say(self, line: str) -> None:
         """A line of progress; not part of the result."""

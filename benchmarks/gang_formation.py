@@ -71,7 +71,7 @@ def measure(settings: Settings) -> Result:
 def take(case: str) -> Sample:
     """One coordinator, one gang, to its good end."""
     process = CoordinatorProcess("127.0.0.1", 0, "127.0.0.1")
-    owner = RunClient(process.address, process.token)
+    owner = RunClient(process.address, process.token, process.tls)
     try:
         run_id = owner.create(RunSpec(ROLES)).run_id
         sample = asyncio.run(_formed(case, process, run_id))
@@ -90,7 +90,13 @@ async def _formed(case: str, process: CoordinatorProcess, run_id: RunId) -> Samp
         scripts[LAST] = Script(joins_after="last", works_until="measured")
     try:
         async with FakeFleet(
-            process.address, process.token, run_id, ROLES, scripts=scripts, processes=PROCESSES
+            process.address,
+            process.token,
+            run_id,
+            ROLES,
+            scripts=scripts,
+            processes=PROCESSES,
+            tls=process.tls,
         ) as fleet:
             was_quiet = await asyncio.to_thread(machine.settle)
             server = psutil.Process(process.pid)

@@ -19,9 +19,11 @@ from coordinator.core.errors import (
     CoordinatorUnavailable,
     FeatureUnavailable,
     InvalidRun,
+    LimitExceeded,
     LogUnavailable,
     NotEnoughSlots,
     PayloadNotPicklable,
+    PermissionDenied,
     ReleaseUnproven,
     ReservationTimeout,
     RunCancelled,
@@ -34,6 +36,7 @@ from coordinator.core.model import VERSION, Roles
 
 if TYPE_CHECKING:
     from coordinator.spark.cluster import TFCluster
+    from coordinator.spark.examination import examine as doctor
     from coordinator.spark.options import InputMode
     from coordinator.spark.results import RunResult
 
@@ -44,9 +47,11 @@ __all__ = [
     "FeatureUnavailable",
     "InputMode",
     "InvalidRun",
+    "LimitExceeded",
     "LogUnavailable",
     "NotEnoughSlots",
     "PayloadNotPicklable",
+    "PermissionDenied",
     "ReleaseUnproven",
     "ReservationTimeout",
     "Roles",
@@ -57,23 +62,25 @@ __all__ = [
     "TfleaseError",
     "TrainingFailed",
     "Unauthenticated",
+    "doctor",
 ]
 
 _LAZY = {
-    "InputMode": "coordinator.spark.options",
-    "RunResult": "coordinator.spark.results",
-    "TFCluster": "coordinator.spark.cluster",
+    "InputMode": ("coordinator.spark.options", "InputMode"),
+    "RunResult": ("coordinator.spark.results", "RunResult"),
+    "TFCluster": ("coordinator.spark.cluster", "TFCluster"),
+    "doctor": ("coordinator.spark.examination", "examine"),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Spark's side is loaded when it is first asked for."""
-    module = _LAZY.get(name)
-    if module is None:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(module), name)
+    module, its_name = _LAZY[name]
+    return getattr(importlib.import_module(module), its_name)
 
 
 def __dir__() -> list[str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from coordinator import wire
+from coordinator.channels import channel
 from coordinator.core import model
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.security import call_metadata
 from coordinator.status import error_from_rpc
@@ -26,32 +28,42 @@ from coordinator.v1 import run_service_pb2_grpc as run_grpc
 CALL_TIMEOUT = 10.0
 """Seconds that a unary call may take."""
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.enable_http_proxy", 0),  # with http_proxy set gRPC fails even on loopback
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-)
+
+@dataclass(frozen=True, slots=True)
+class CreatedRun:
+    """A new run. ``owner_token``: opens this run for its driver, ``agent_token`` for its members'
+    agents, and neither opens any other."""
+
+    view: model.RunView
+    owner_token: str = field(repr=False)
+    agent_token: str = field(repr=False)
+
+    @property
+    def run_id(self) -> model.RunId:
+        return self.view.run_id
 
 
 class RunClient:
     """The owner's view of one coordinator. Thread-safe."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    def __init__(self, address: str, token: str, tls: ClientTls | None = None) -> None:
+        self._channel = channel(address, tls)
         self._stub = run_grpc.RunServiceStub(self._channel)
         self._logs = log_grpc.LogServiceStub(self._channel)
         self._metadata = call_metadata(token)
 
-    def create(self, spec: model.RunSpec, request_id: str | None = None) -> model.RunView:
-        """Raises InvalidRun, Unauthenticated, CoordinatorUnavailable."""
+    def use_token(self, token: str) -> None:
+        """From the next call on."""
+        self._metadata = call_metadata(token)
+
+    def create(self, spec: model.RunSpec, request_id: str | None = None) -> CreatedRun:
+        """Raises InvalidRun, LimitExceeded, Unauthenticated, CoordinatorUnavailable."""
         request = run_pb.CreateRunRequest(
             request_id=request_id or uuid.uuid4().hex, spec=wire.spec_to_pb(spec)
         )
-        return wire.run_from_pb(self._call("CreateRun", request).run)
+        response = self._call("CreateRun", request)
+        view = wire.run_from_pb(response.run)
+        return CreatedRun(view, response.owner_token, response.agent_token)
 
     def get(self, run_id: model.RunId) -> model.RunView:
         """Raises UnknownRun, Unauthenticated, CoordinatorUnavailable."""

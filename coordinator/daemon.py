@@ -1,8 +1,9 @@
 """The standalone coordinator: one process for the runs of many drivers, until it is told to end.
 
 What ``tflease serve`` runs, in the foreground: whoever starts it (systemd, Kubernetes, nohup)
-watches it. Runs live in memory: a restart loses them, and their agents, refused by the new process,
-stop their members.
+watches it. What it decides is in its journal before anybody is told, so that it may be killed and
+started again while runs go on: their members keep running for as long as their fence timeout.
+Without a journal runs live in memory, and end with it.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coordinator import daemon_state
-from coordinator.core.errors import TfleaseError
+from coordinator import daemon_state, garbage
+from coordinator.core.access import ServerTls
+from coordinator.core.durable import STATE_VERSION, BrokenRecord
+from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
 from coordinator.core.model import VERSION, Endpoint
 from coordinator.credentials import create_token_file
 from coordinator.daemon_engine import DaemonEngine
 from coordinator.daemon_state import DaemonState
-from coordinator.limits import raise_descriptor_limit
+from coordinator.journal import Journal, JournalUnusable
+from coordinator.limits import Limits, raise_descriptor_limit
 from coordinator.listeners import who_listens
+from coordinator.metrics_aspect import MetricsAspect
+from coordinator.monitoring import Monitoring
 from coordinator.server import Server
 from coordinator.shutdown import Ending, stop_runs
 
@@ -38,12 +43,17 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
-    """``port`` 0: any that is free. ``insecure``: beyond loopback, in plaintext."""
+    """``port`` 0: any that is free. ``insecure``: beyond loopback, in plaintext. ``journal`` None:
+    runs live in memory. ``metrics``: host and port for HTTP; None: it is not served."""
 
     host: str
     port: int
     token_file: Path
     insecure: bool = False
+    journal: Path | None = None
+    tls: ServerTls | None = None
+    metrics: tuple[str, int] | None = None
+    limits: Limits | None = None
 
 
 class CannotServe(Exception):
@@ -52,18 +62,31 @@ class CannotServe(Exception):
 
 def serve(config: DaemonConfig) -> int:
     """Returns the process's exit code when it was told to end. Raises CannotServe."""
-    if not Endpoint(config.host, config.port).is_loopback and not config.insecure:
+    is_safe = Endpoint(config.host, config.port).is_loopback or config.tls is not None
+    if not is_safe and not config.insecure:
         raise CannotServe(
-            f"{config.host} can be reached from other machines, and this version speaks plaintext: "
-            "on the way anybody could read the token, which commands every run, and the addresses "
-            "of the members. Listen on 127.0.0.1 when executors are on this machine alone, or say "
-            "--insecure where the network is trusted"
+            f"{config.host} can be reached from other machines, and without TLS anybody on the way "
+            "could read the token, which commands every run, and the addresses of the members. "
+            "Give it a certificate (--tls-cert and --tls-key), listen on 127.0.0.1 when executors "
+            "are on this machine alone, or say --insecure where the network is trusted"
         )
     raise_descriptor_limit()
-    return asyncio.run(_serve(config))
+    with ExitStack() as then:
+        journal = None
+        if config.journal is not None:
+            journal = _open_journal(config.journal)
+            then.callback(journal.close)
+        return asyncio.run(_serve(config, journal))
 
 
-async def _serve(config: DaemonConfig) -> int:
+def _open_journal(path: Path) -> Journal:
+    try:
+        return Journal.open(path, state_version=STATE_VERSION)
+    except JournalUnusable as error:
+        raise CannotServe(str(error)) from None
+
+
+async def _serve(config: DaemonConfig, journal: Journal | None) -> int:
     ending = Ending()
     _obey_signals(ending)
     token_is_new = not config.token_file.exists()
@@ -71,18 +94,62 @@ async def _serve(config: DaemonConfig) -> int:
         token = create_token_file(config.token_file)
     except TfleaseError as error:
         raise CannotServe(error.message) from None
-    engine = DaemonEngine()
-    server = Server(engine, token)
-    port = await _listen(server, config)
-    with _note(config, port):
-        _announce(config, port, token_is_new)
-        reason = await ending.wait()
-        _log.info("%s: stopping all runs", reason)
-        engine.refuse_new_runs()
-        await stop_runs(engine, SHUTDOWN_REASON, ending.hurried)
-        await server.stop()
+    engine = _engine(journal)
+    aspects = [MetricsAspect(engine.tallies)]
+    server = Server(engine, token, config.tls, aspects, config.limits)
+    monitoring = Monitoring(server, lambda: engine.is_closing)
+    try:
+        async with garbage.kept_out_of_the_way(), monitoring.running(config.metrics) as url:
+            port = await _listen(server, config)
+            with _note(config, port):
+                _announce(config, port, token_is_new)
+                if url:
+                    _log.info("metrics and health are served on %s", url)
+                reason = await ending.wait()
+                engine.refuse_new_runs(reason)
+                await monitoring.look()
+                await _end_runs(engine, reason, ending)
+                await server.stop()
+    except CoordinatorUnavailable as error:  # what HTTP was to listen on is taken
+        raise CannotServe(error.message) from None
     _log.info("ended")
     return 0
+
+
+async def _end_runs(engine: DaemonEngine, reason: str, ending: Ending) -> None:
+    """Or leaves them alone, where the next daemon knows of them."""
+    if engine.journal is None:
+        _log.info("%s: stopping all runs", reason)
+        await stop_runs(engine, SHUTDOWN_REASON, ending.hurried)
+    else:
+        _log.info("%s: %s", reason, _left_behind(engine))
+
+
+def _engine(journal: Journal | None) -> DaemonEngine:
+    began_at = time.perf_counter()
+    try:
+        engine = DaemonEngine(journal)
+    except (BrokenRecord, JournalUnusable) as error:
+        raise CannotServe(f"the journal cannot be taken up, and is as it was: {error}") from None
+    if journal is not None:
+        _log.info(
+            "took up %d runs and %d GPUs from %s in %.3f s", len(engine.views()),
+            len(engine.gpus.use(lambda book, _: book.views())), journal.path,
+            time.perf_counter() - began_at,
+        )  # fmt: skip
+    return engine
+
+
+def _left_behind(engine: DaemonEngine) -> str:
+    """What whoever ends a daemon must know."""
+    alive = [view for view in engine.views() if not view.phase.is_terminal]
+    if not alive:
+        return "no run is left behind"
+    shortest = min(view.spec.fence_timeout for view in alive)
+    return (
+        f"{len(alive)} runs go on; their members wait for this daemon to come back for "
+        f"{shortest:g} s, and stop then"
+    )
 
 
 def _obey_signals(ending: Ending) -> None:
@@ -129,6 +196,7 @@ def _note(config: DaemonConfig, port: int) -> Iterator[None]:
         token_file=str(config.token_file),
         version=VERSION,
         since=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        tls=config.tls is not None,
     )
     try:
         path = daemon_state.write(state)
@@ -150,18 +218,11 @@ def _announce(config: DaemonConfig, port: int, token_is_new: bool) -> None:
     """The one line on standard output, for people and for scripts that wait for it."""
     address = Endpoint(config.host, port).address
     new = ", new" if token_is_new else ""
+    kept = f"journal in {config.journal}" if config.journal is not None else "runs in memory"
+    over = "" if config.tls is None else " with TLS"
     with suppress(OSError):  # nobody reads it: no reason not to serve
         print(
-            f"tflease {VERSION} listens on {address} (pid {os.getpid()}, token in "
-            f"{config.token_file}{new})",
+            f"tflease {VERSION} listens on {address}{over} (pid {os.getpid()}, token in "
+            f"{config.token_file}{new}, {kept})",
             flush=True,
         )
-
-
-def log_to_stderr(level: str) -> None:
-    """With times, in UTC: several machines are compared by them."""
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler])

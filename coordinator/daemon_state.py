@@ -33,6 +33,7 @@ class DaemonState:
     token_file: str
     version: str
     since: str
+    tls: bool = False
 
     @property
     def port(self) -> int:

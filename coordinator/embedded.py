@@ -2,8 +2,8 @@
 
 ``python -m coordinator.embedded`` reads one line of JSON (``EmbeddedConfig``) from standard input,
 which stays open as the driver's lifeline, and answers with one line on standard output:
-``{"port": ...}`` or ``{"error": ...}``. The token arrives that way too: never in argv or the
-environment.
+``{"port": ..., "tls": ...}`` or ``{"error": ...}``. The token comes, and the clients' certificate
+and key go, through these pipes alone: never in argv, the environment or a file.
 
 The driver may hold the GIL for a minute, fork, or be killed: none of it may cost a heartbeat or
 leave a member. When the driver is gone (pidfd, or the end of the lifeline) members are told to
@@ -18,16 +18,28 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
+from coordinator import garbage
+from coordinator.authority import new_authority
 from coordinator.core.errors import TfleaseError
 from coordinator.engine import Engine
 from coordinator.limits import raise_descriptor_limit
+from coordinator.metrics_aspect import MetricsAspect
+from coordinator.monitoring import Monitoring
 from coordinator.server import Server
 from coordinator.shutdown import Ending, stop_runs
 
 _log = logging.getLogger("tflease.coordinator")
+
+_METRICS = ("127.0.0.1", 0)
+"""Numbers over plain HTTP, for whoever is on this machine: any port that is free."""
+
+ENVIRONMENT: Mapping[str, str] = {"GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE"}
+"""What its process must find before it imports grpc. It never forks. And grpc would tell of every
+stranger's handshake that fails on standard error, which is the driver's terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +113,23 @@ async def _run(config: EmbeddedConfig) -> int:
     except ProcessLookupError:
         _log.error("driver %d is gone, or did not start this process", config.driver_pid)
         return 1
-    server = Server(Engine(), config.token)
-    try:
-        port = await server.start(config.host, config.port)
-    except TfleaseError as error:
-        _answer({"error": error.message})
-        return 1
-    _answer({"port": port})
-    reason = await ending.wait()
-    if pidfd is not None:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-    await stop_runs(server.engine, reason)
-    await server.stop()
+    server_tls, client_tls = new_authority()
+    engine = Engine()
+    server = Server(engine, config.token, server_tls, [MetricsAspect(engine.tallies)])
+    monitoring = Monitoring(server)
+    async with garbage.kept_out_of_the_way(), monitoring.running(_METRICS) as url:
+        try:
+            port = await server.start(config.host, config.port)
+        except TfleaseError as error:
+            _answer({"error": error.message})
+            return 1
+        _answer({"port": port, "tls": client_tls.to_plain(), "metrics": url})
+        reason = await ending.wait()
+        if pidfd is not None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        await stop_runs(engine, reason)
+        await server.stop()
     return 0
 
 

@@ -13,14 +13,23 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from coordinator.core import effects, events
+from coordinator.chronicle import Chronicle
+from coordinator.core import census, effects, events
 from coordinator.core.errors import StaleIncarnation
 from coordinator.core.machine import Machine
 from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId, RunSpec, RunView
+from coordinator.durability import Commits, recover
+from coordinator.event_log import EventLog
 from coordinator.gpu_requests import GpuRequests
 from coordinator.log_requests import LogRequests
+from coordinator.measured_journal import MeasuredJournal
+from coordinator.tallies import Tallies
+
+if TYPE_CHECKING:
+    from coordinator.core.durable import Changes
+    from coordinator.journal import Journal
 
 _log = logging.getLogger("tflease.coordinator")
 
@@ -52,20 +61,86 @@ class Engine:
         self,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        journal: Journal | None = None,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
-        # Milliseconds: a coordinator grants fewer GPUs than that.
-        self._machine = Machine(secrets.token_hex(4), last_number=int(wall() * 1000))
+        """``give_up``: see ``Commits``."""
+        self._machine = self._begin(journal, clock(), wall() - clock())
+        self.tallies = Tallies()
+        self._journal = journal
+        self._commits: Commits | None = None
+        self.events = EventLog(wall, 1 if journal is None else journal.next_event_id)
+        if journal is not None:
+            self.events.is_journaled = True
+            self._commits = Commits(
+                MeasuredJournal(journal, self.tallies),
+                self._take_changes,
+                self.events.take_new,
+                give_up,
+            )
         self._clock = clock
         self._wall = wall
+        self.chronicle = Chronicle(self.events, self._machine, self.view)
         self.logs = LogRequests()
         self.gpus = GpuRequests(self._machine.book, clock, self._apply_to_book)
         self._sessions: dict[tuple[RunId, IncarnationId], Session] = {}
         self._watchers: dict[RunId, set[asyncio.Event]] = {}
-        self._requests: dict[str, RunId] = {}
         self._specs: dict[RunId, RunSpec] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = clock()
         self._closed = False
+
+    @staticmethod
+    def _begin(journal: Journal | None, now: float, offset: float) -> Machine:
+        """A new machine, or the one of before the restart."""
+        if journal is None:
+            # Milliseconds: a coordinator grants fewer GPUs than that.
+            return Machine(secrets.token_hex(4), last_number=int((now + offset) * 1000))
+        return Machine.restore(journal.coordinator_id, recover(journal), now, offset)
+
+    # -- what is on disk -------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where decisions are kept; None: in memory alone."""
+        return self._journal
+
+    @property
+    def journal_problem(self) -> str:
+        """Why nothing can be written now; empty when it can."""
+        return "" if self._commits is None else self._commits.problem
+
+    @property
+    def backlog(self) -> int:
+        """So many changes are not on disk yet."""
+        return 0 if self._commits is None else self._commits.backlog
+
+    @property
+    def mark(self) -> int:
+        """Stands for all that has been decided up to now."""
+        return 0 if self._commits is None else self._commits.mark
+
+    async def durable(self, mark: int | None = None) -> None:
+        """Returns when what had been decided up to ``mark`` is on disk; None: up to now. At once
+        without a journal."""
+        if self._commits is not None:
+            await self._commits.durable(mark)
+
+    def _take_changes(self) -> Changes:
+        return self._machine.take_changes(self.wall_offset)
+
+    async def flush(self, patience: float) -> bool:
+        """Waits for what is still to be written. False: it could not be in so many seconds."""
+        return self._commits is None or await self._commits.end(patience)
+
+    def _commit(self) -> None:
+        if self._commits is not None and (self._machine.has_changes or self.events.has_new):
+            self._commits.changed()
+
+    def tell(self, kind: str, text: str) -> None:
+        """An event that is no decision of the machine."""
+        self.chronicle.tell(kind, text)
+        self._commit()
 
     # -- events in -------------------------------------------------------------------------
 
@@ -75,25 +150,26 @@ class Engine:
         done = self._machine.handle(event, self._clock())
         for effect in done:
             self._carry_out(effect)
-        if not isinstance(event, events.Heard):  # a beat only moves deadlines later
+        is_beat = isinstance(event, events.Heard)
+        if is_beat:
+            self.tallies.beats += 1
+        if done or not is_beat:
+            self.chronicle.observe(event, done)
+        self._commit()
+        if not is_beat:  # a beat only moves deadlines later
             self._arm()
         return done
 
     def create_run(self, request_id: str, spec: RunSpec) -> RunId:
         """Idempotent by ``request_id``."""
-        if request_id and request_id in self._requests:
-            return self._requests[request_id]
+        created = self._machine.run_of_request(request_id) if request_id else None
+        if created is not None:
+            return created
         run_id = RunId(secrets.token_hex(6))
-        self.feed(events.RunCreated(run_id, spec))
-        self._forget_what_the_machine_forgot()
-        if request_id:
-            self._requests[request_id] = run_id
-        return run_id
-
-    def _forget_what_the_machine_forgot(self) -> None:
-        known = set(self._machine.run_ids())
-        self._requests = {asked: run for asked, run in self._requests.items() if run in known}
+        self.feed(events.RunCreated(run_id, spec, request_id))
+        known = set(self._machine.run_ids())  # it forgets runs that ended long ago
         self._specs = {run: spec for run, spec in self._specs.items() if run in known}
+        return run_id
 
     def open_session(
         self, run_id: RunId, member: MemberId, incarnation: IncarnationId, session: Session
@@ -127,8 +203,11 @@ class Engine:
         try:
             use()
         finally:
-            for effect in self._machine.settle_gpus(self._clock()):
+            done = self._machine.settle_gpus(self._clock())
+            for effect in done:
                 self._carry_out(effect)
+            self.chronicle.observe(None, done)
+            self._commit()
             self._arm()
 
     # -- views out -------------------------------------------------------------------------
@@ -176,6 +255,10 @@ class Engine:
         """The open stream of an incarnation; None when it has none."""
         return None if incarnation is None else self._sessions.get((run_id, incarnation))
 
+    def census(self) -> census.Census:
+        """How many there are of what."""
+        return census.take(self._machine)
+
     def has_watchers(self, run_id: RunId) -> bool:
         """Whether anybody follows the run."""
         return bool(self._watchers.get(run_id))
@@ -207,21 +290,22 @@ class Engine:
                 for changed in self._watchers.get(run_id, ()):
                     changed.set()
             case effects.Noted(run_id=None, text=text):
-                _log.info("%s", text)
                 self.gpus.note(self._wall(), text)
-            case effects.Noted(run_id=run_id, text=text):
-                _log.info("run %s: %s", run_id, text)
             case effects.GpusGranted(request_id=request_id):
                 self.gpus.granted(request_id)
             case effects.GpusRefused(request_id=request_id, why=why):
                 self.gpus.refused(request_id, why)
             case effects.Granted() | effects.StandBy():
                 pass  # answers: the caller of ``feed`` has them
+            case effects.Noted() | effects.GpuLeased() | effects.GpuFreed():
+                pass  # the chronicle's
             case _:
                 raise AssertionError(f"unknown effect {effect!r}")
 
     def start(self) -> None:
         """Starts the clock."""
+        self.chronicle.begin(has_past=self._journal is not None and self.events.newest_id > 0)
+        self._commit()
         self._arm()
 
     def close(self) -> None:
@@ -257,7 +341,9 @@ class Engine:
         now = self._clock()
         late = now - self._due_at
         if self._timer is not None and late > PAUSE_THRESHOLD:
-            _log.warning("the coordinator did not run for %.1f s: all clocks extended", late)
             self._due_at = now
-            for effect in self._machine.handle(events.CoordinatorPaused(late), now):
+            paused = events.CoordinatorPaused(late)
+            done = self._machine.handle(paused, now)
+            for effect in done:
                 self._carry_out(effect)
+            self.chronicle.observe(paused, done)

@@ -14,7 +14,9 @@ from typing import Any
 import grpc
 
 from coordinator import gpu_wire, wire
-from coordinator.client import CALL_TIMEOUT, CHANNEL_OPTIONS
+from coordinator.channels import channel
+from coordinator.client import CALL_TIMEOUT
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable, InvalidRun
 from coordinator.core.gpu import GpuSight, LeaseToken, LeaseView, Want
 from coordinator.security import call_metadata
@@ -30,8 +32,8 @@ class GpuClient:
     """One coordinator's GPUs. Thread-safe. Every method raises Unauthenticated and
     CoordinatorUnavailable, too."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    def __init__(self, address: str, token: str, tls: ClientTls | None = None) -> None:
+        self._channel = channel(address, tls)
         self._stub = lease_grpc.GpuLeaseServiceStub(self._channel)
         self._metadata = call_metadata(token)
 

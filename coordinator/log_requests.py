@@ -21,6 +21,11 @@ MAX_CHUNK_BYTES = 1024 * 1024
 """The most that one answer may hold."""
 
 
+def wanted_bytes(max_bytes: int) -> int:
+    """So many are asked for when a reader wants ``max_bytes``; 0 or less: as many as it may be."""
+    return min(max_bytes, MAX_CHUNK_BYTES) if max_bytes > 0 else MAX_CHUNK_BYTES
+
+
 class LogRequests:
     """Use inside one event loop."""
 
@@ -32,8 +37,7 @@ class LogRequests:
     ) -> LogChunk:
         """``send`` puts the question into the member's session. Raises LogUnavailable when the
         agent says why not, or says nothing in time."""
-        wanted = min(max_bytes, MAX_CHUNK_BYTES) if max_bytes > 0 else MAX_CHUNK_BYTES
-        question = ReadLog(uuid.uuid4().hex, offset, wanted)
+        question = ReadLog(uuid.uuid4().hex, offset, wanted_bytes(max_bytes))
         answer: asyncio.Future[LogChunk] = asyncio.get_running_loop().create_future()
         self._waiting[question.request_id] = answer
         try:

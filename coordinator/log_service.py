@@ -8,6 +8,8 @@ from coordinator import wire
 from coordinator.core.errors import InvalidReservation, LogUnavailable
 from coordinator.core.model import LogChunk, MemberView, RunId
 from coordinator.engine import Engine
+from coordinator.limiting import Limiter
+from coordinator.log_requests import wanted_bytes
 from coordinator.v1 import log_service_pb2 as pb
 from coordinator.v1 import log_service_pb2_grpc as log_grpc
 
@@ -15,8 +17,9 @@ from coordinator.v1 import log_service_pb2_grpc as log_grpc
 class LogService(log_grpc.LogServiceServicer):
     """For whoever wants to read."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limiter: Limiter) -> None:
         self._engine = engine
+        self._limiter = limiter
 
     async def ReadLog(self, request: pb.ReadLogRequest, context: Any) -> pb.ReadLogResponse:
         run_id, wanted = RunId(request.run_id), wire.member_id_from_pb(request.member)
@@ -30,7 +33,14 @@ class LogService(log_grpc.LogServiceServicer):
         if session is None or member.phase.has_ended:  # its agent is about to leave
             return wire.log_chunk_to_pb(_what_is_left(member))
         offset = request.offset if request.HasField("offset") else None
-        chunk = await self._engine.logs.ask(session.send, offset, request.max_bytes)
+        size = wanted_bytes(request.max_bytes)
+        await self._limiter.log_turn(size)
+        came = 0
+        try:
+            chunk = await self._engine.logs.ask(session.send, offset, size)
+            came = len(chunk.data)
+        finally:
+            self._limiter.log_spared(size - came)
         return wire.log_chunk_to_pb(chunk)
 
 

@@ -15,8 +15,10 @@ import grpc
 import grpc.aio
 
 from coordinator import gpu_wire, wire
-from coordinator.client import CALL_TIMEOUT, CHANNEL_OPTIONS
+from coordinator.channels import aio_channel
+from coordinator.client import CALL_TIMEOUT
 from coordinator.core import model
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
 from coordinator.security import call_metadata
@@ -85,9 +87,9 @@ class ReservationClient:
     """A member's view of the coordinator, on a connection of its own: gRPC lets all channels of
     a process to one server share one, unless told. Use inside a running event loop."""
 
-    def __init__(self, address: str, token: str) -> None:
-        options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+    def __init__(self, address: str, token: str, tls: ClientTls | None = None) -> None:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = aio_channel(address, tls, own)
         self._stub = reservation_grpc.ReservationServiceStub(self._channel)
         self._metadata = call_metadata(token)
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from coordinator import gpu_wire, wire
+from coordinator.calls import PRINCIPAL
 from coordinator.core import effects, events
+from coordinator.core.access import Principal, Role
 from coordinator.core.errors import InvalidReservation, InvalidRun
 from coordinator.core.model import (
     ExitReport,
     IncarnationId,
     LogChunk,
-    MemberId,
     ReadLog,
     RunId,
     RunView,
@@ -25,24 +25,27 @@ from coordinator.core.model import (
     TaskState,
 )
 from coordinator.engine import Engine
+from coordinator.limiting import Limiter
+from coordinator.limits import Limits
+from coordinator.member_session import Command, MemberSession
+from coordinator.security import Keyring, check_run
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
 from coordinator.v1 import run_service_pb2 as run_pb
 from coordinator.v1 import run_service_pb2_grpc as run_grpc
 
-_Command = effects.Command | ReadLog
-
 _SHORT = 500  # characters of a message in a list
 
-HELLO_TIMEOUT = 10.0
-"""Seconds that a new session has for its first message."""
+HELLO_TIMEOUT = Limits().hello_timeout
+"""Seconds that a new session has for its first message, where the limits do not say otherwise."""
 
 
 class RunService(run_grpc.RunServiceServicer):
     """The owner's side."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keyring: Keyring) -> None:
         self._engine = engine
+        self._keyring = keyring
 
     async def CreateRun(
         self, request: run_pb.CreateRunRequest, context: Any
@@ -50,7 +53,11 @@ class RunService(run_grpc.RunServiceServicer):
         if not request.HasField("spec"):
             raise InvalidRun("the request has no spec")
         run_id = self._engine.create_run(request.request_id, wire.spec_from_pb(request.spec))
-        return run_pb.CreateRunResponse(run=self._run(run_id))
+        return run_pb.CreateRunResponse(
+            run=self._run(run_id),
+            owner_token=self._keyring.token_for(Principal(Role.OWNER, run_id)),
+            agent_token=self._keyring.token_for(Principal(Role.AGENT, run_id)),
+        )
 
     async def GetRun(self, request: run_pb.GetRunRequest, context: Any) -> run_pb.GetRunResponse:
         return run_pb.GetRunResponse(run=self._run(RunId(request.run_id)))
@@ -137,8 +144,9 @@ def _in_short(report: ExitReport) -> ExitReport:
 class ReservationService(reservation_grpc.ReservationServiceServicer):
     """The members' side."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limiter: Limiter) -> None:
         self._engine = engine
+        self._limiter = limiter
         self._packed: tuple[object, bytes] = (None, b"")
 
     async def Reserve(
@@ -174,49 +182,68 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         return response
 
     async def Attend(self, request_iterator: Any, context: Any) -> None:
+        patience = self._limiter.limits.hello_timeout
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT):
+            async with asyncio.timeout(patience):
                 first = await context.read()
         except TimeoutError:
             raise InvalidReservation(
-                f"a session must begin with a hello; none came within {HELLO_TIMEOUT:g} s"
+                f"a session must begin with a hello; none came within {patience:g} s"
             ) from None
         hello = getattr(first, "hello", None)
         if hello is None or not hello.incarnation:
             raise InvalidReservation("the first message of a session must be a hello")
-        session = _Session(
-            RunId(hello.run_id), wire.member_id_from_pb(hello.member), hello.incarnation
+        check_run(PRINCIPAL.get(), hello.run_id)
+        session = MemberSession(
+            RunId(hello.run_id),
+            wire.member_id_from_pb(hello.member),
+            hello.incarnation,
+            self._limiter.limits.commands,
         )
         key = (session.run_id, session.member, session.incarnation)
         self._engine.open_session(*key, session)
-        session.acknowledge(first.sequence)
+        session.acknowledge(first.sequence, self._engine.mark)
         try:
             await self._serve(session, context)
         finally:
             self._engine.close_session(*key, session)
 
-    async def _serve(self, session: _Session, context: Any) -> None:
+    async def _serve(self, session: MemberSession, context: Any) -> None:
         """Until the member leaves, another session takes over, or a message is refused; what was
-        acknowledged last still goes out. Raises what a message was refused with."""
+        acknowledged last still goes out. Raises what a message was refused with, and LimitExceeded
+        when the member does not read."""
         reader = asyncio.create_task(self._read(session, context))
         reader.add_done_callback(lambda _: session.close())
         try:
-            await self._write(session, context)
+            async with asyncio.timeout(None) as patience:
+                session.when_full(lambda: patience.reschedule(0.0))  # now: its writer waits
+                await self._write(session, context)
+        except TimeoutError:
+            most = self._limiter.limits.commands
+            raise self._limiter.exceeded("commands", most + 1, most) from None
         finally:
+            session.when_full(session.close)
             reader.cancel()
             [refusal] = await asyncio.gather(reader, return_exceptions=True)
         if isinstance(refusal, Exception):
             raise refusal
 
-    async def _read(self, session: _Session, context: Any) -> None:
+    async def _read(self, session: MemberSession, context: Any) -> None:
+        pace = self._limiter.pace()
         while isinstance(message := await context.read(), reservation_pb.AttendRequest):
+            pace.check(message)
             if message.HasField("log_chunk"):  # no report: it has no number to acknowledge
                 self._take_log(message.log_chunk)
-                continue
-            event = _event_from(message, session)
-            if event is not None:
-                self._engine.feed(event)
-            session.acknowledge(message.sequence)
+            else:
+                self._take_report(message, session)
+            await pace.after(message)  # whoever sends too fast is not read, and nobody else waits
+
+    def _take_report(self, message: reservation_pb.AttendRequest, session: MemberSession) -> None:
+        event = _event_from(message, session)
+        if event is not None:
+            self._engine.feed(event)
+        is_beat = isinstance(event, events.Heard)
+        session.acknowledge(message.sequence, None if is_beat else self._engine.mark)
 
     def _take_log(self, message: reservation_pb.LogChunk) -> None:
         if message.error:
@@ -225,17 +252,20 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         chunk = LogChunk(message.offset, message.data, message.size)
         self._engine.logs.answered(message.request_id, chunk)
 
-    async def _write(self, session: _Session, context: Any) -> None:
+    async def _write(self, session: MemberSession, context: Any) -> None:
         while not session.is_drained:
             await session.wait()
             for command in session.take_commands():
+                if not isinstance(command, ReadLog):
+                    await self._engine.durable()
                 await context.write(self._command(command))
             sequence = session.take_acknowledgement()
             if sequence is not None:
+                await self._engine.durable(session.rests_on)
                 acknowledgement = reservation_pb.Acknowledgement(sequence=sequence)
                 await context.write(reservation_pb.AttendResponse(acknowledgement=acknowledgement))
 
-    def _command(self, command: _Command) -> reservation_pb.AttendResponse:
+    def _command(self, command: Command) -> reservation_pb.AttendResponse:
         if isinstance(command, ReadLog):
             question = reservation_pb.ReadLogCommand(
                 request_id=command.request_id, offset=command.offset, max_bytes=command.max_bytes
@@ -266,50 +296,8 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         return reservation_pb.AttendResponse(stop=stop)
 
 
-class _Session:
-    """What is to be written to one member: commands in order, acknowledgements latest wins."""
-
-    def __init__(self, run_id: RunId, member: MemberId, incarnation: str) -> None:
-        self.run_id = run_id
-        self.member = member
-        self.incarnation = IncarnationId(incarnation)
-        self._commands: deque[_Command] = deque()
-        self._sequence: int | None = None
-        self._closed = False
-        self._something = asyncio.Event()
-
-    def send(self, command: _Command) -> None:
-        self._commands.append(command)
-        self._something.set()
-
-    def acknowledge(self, sequence: int) -> None:
-        self._sequence = sequence
-        self._something.set()
-
-    def close(self) -> None:
-        self._closed = True
-        self._something.set()
-
-    @property
-    def is_drained(self) -> bool:
-        return self._closed and not self._commands and self._sequence is None
-
-    async def wait(self) -> None:
-        await self._something.wait()
-        self._something.clear()
-
-    def take_commands(self) -> list[_Command]:
-        taken = list(self._commands)
-        self._commands.clear()
-        return taken
-
-    def take_acknowledgement(self) -> int | None:
-        taken, self._sequence = self._sequence, None
-        return taken
-
-
 def _event_from(
-    message: reservation_pb.AttendRequest, session: _Session
+    message: reservation_pb.AttendRequest, session: MemberSession
 ) -> events.MemberEvent | None:
     """The event of one message; None for a goodbye and for what this version does not know."""
     who = (session.run_id, session.member, session.incarnation)

@@ -23,6 +23,8 @@ CODES: dict[type[errors.TfleaseError], grpc.StatusCode] = {
     errors.InvalidRun: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidReservation: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnknownRun: grpc.StatusCode.NOT_FOUND,
     errors.RunOver: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ExecutorUnfit: grpc.StatusCode.FAILED_PRECONDITION,

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from coordinator.core.access import tls_of
 from coordinator.core.model import (
     VERSION,
     Cause,
@@ -86,7 +87,7 @@ class Agent:
         self._story = SupervisionLog(config.directory, config.marker, "agent")
         self._control = socket.socket(fileno=supervision.AGENT_CONTROL_FD)
         self._control.setblocking(False)
-        self._client = ReservationClient(config.coordinator, config.token)
+        self._client = ReservationClient(config.coordinator, config.token, tls_of(config.tls))
         self._membership = Membership(
             self._client,
             (RunId(config.run_id), self._member, IncarnationId(config.incarnation)),

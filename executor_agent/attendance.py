@@ -41,7 +41,7 @@ from coordinator.member_client import (
 from executor_agent.core.outbox import Outbox
 from executor_agent.core.story import Line
 
-_RETRY_MIN, _RETRY_MAX = 0.2, 2.0
+_RETRY_MIN, _RETRY_MAX = 0.2, 1.0
 _JITTER = 0.1
 _FENCE_MARGIN = 30.0  # seconds, for a member to be stopped once it is fenced
 _MAX_NAMES, _MAX_NAME = 100, 200  # a larger message would be refused, and tried for ever
@@ -220,7 +220,7 @@ class Membership:
             began = time.monotonic()
             try:
                 await self._attend(reservation.beat_interval)
-            except errors.CoordinatorUnavailable as error:
+            except (errors.CoordinatorUnavailable, errors.LimitExceeded) as error:
                 self._lose(error)  # the fence clock bounds this
             except errors.TfleaseError as error:
                 raise MustStop(f"refused by the coordinator: {error}") from None
@@ -228,7 +228,7 @@ class Membership:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _RETRY_MAX)
 
-    def _lose(self, error: errors.CoordinatorUnavailable) -> None:
+    def _lose(self, error: errors.TfleaseError) -> None:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
             self._tell(Line(f"lost the coordinator at {self._coordinator}: {error}"))
@@ -250,7 +250,9 @@ class Membership:
             asked_at = time.monotonic()
             try:
                 reservation = await self._client.reserve(*self._who, executor, endpoint, gpus)
-            except errors.CoordinatorUnavailable as error:
+            except (errors.CoordinatorUnavailable, errors.LimitExceeded) as error:
+                if time.monotonic() >= give_up_at and isinstance(error, errors.LimitExceeded):
+                    raise MustStop(f"refused by the coordinator: {error}") from None
                 if time.monotonic() >= give_up_at:
                     raise MustStop(
                         f"the coordinator at {self._coordinator} could not be reached from "

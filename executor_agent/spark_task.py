@@ -50,6 +50,9 @@ _SECRETS = (
 )
 """Spark's own, which a user's program has no business with."""
 
+_SECRETS_OF_TLS = "_SPARK_SSL_"
+"""How the names of those begin that open the keystores of ``spark.ssl.rpc``."""
+
 
 _NO_EXECUTOR = "the executor's JVM was not found above this Python worker: nothing to hand over to"
 
@@ -65,7 +68,7 @@ class MemberTask:
     their address in it. ``anchor``: what the member lives as long as. "task": the task returns when
     it has ended. "executor": the task returns when the gang has formed, so that its slot is free.
     ``gpus``: for each member of a role, by role name. ``created_at``: when the run was made, Unix
-    time.
+    time. ``tls``: a ``ClientTls`` as plain texts; None: the coordinator speaks plaintext.
     """
 
     members: tuple[str, ...]
@@ -84,6 +87,7 @@ class MemberTask:
     anchor: str = "task"
     gpus: Mapping[str, int] = field(default_factory=dict)
     created_at: float = 0.0
+    tls: Mapping[str, str] | None = field(default=None, repr=False)
 
     def for_members(self, members: tuple[str, ...]) -> MemberTask:
         """The same task for the partitions of one job."""
@@ -170,6 +174,7 @@ class MemberTask:
             gpus=self.gpus.get(role, 0),
             gpu_addresses=assigned_gpus,
             created_at=self.created_at,
+            tls=self.tls,
         )
         preload = [part for name in self.preload for part in ("--preload", name)]
         bootstrap = ["-m", "executor_agent.bootstrap", "--directory", str(directory)]
@@ -197,7 +202,11 @@ def member_environment(inherited: Mapping[str, str], path: list[str], cpus: int)
     """The environment of agent and member: without Spark's secrets, with the task's modules
     (``addPyFile``, ``addArtifacts``: they are in ``sys.path`` only, and may be relative), and with
     as many OpenMP threads as the task has cores (Spark sets 1)."""
-    environment = {name: value for name, value in inherited.items() if name not in _SECRETS}
+    environment = {
+        name: value
+        for name, value in inherited.items()
+        if name not in _SECRETS and not name.startswith(_SECRETS_OF_TLS)
+    }
     folders = dict.fromkeys(os.path.abspath(entry) for entry in path)
     environment["PYTHONPATH"] = os.pathsep.join(folders)
     environment["OMP_NUM_THREADS"] = str(max(1, cpus))

@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli import doctor, leases, logs, reap, serve, status, stop, version
+from coordinator.cli import (
+    doctor,
+    events,
+    journal,
+    leases,
+    logs,
+    reap,
+    runs,
+    serve,
+    status,
+    stop,
+    token,
+    version,
+)
 
 app = typer.Typer(
     name="tflease",
@@ -50,10 +63,14 @@ def tflease(
 app.command("version")(version.version)
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
+app.command("runs")(runs.runs)
 app.command("status")(status.status)
 app.command("stop")(stop.stop)
 app.command("logs")(logs.logs)
 app.add_typer(leases.leases, name="leases")
+app.command("events")(events.events)
+app.command("token")(token.token)
+app.add_typer(journal.journal, name="journal")
 app.command("reap")(reap.reap)
 
 

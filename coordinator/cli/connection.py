@@ -1,7 +1,7 @@
-"""Which coordinator a command talks to, with which token, and what it says when it cannot.
+"""The options of the commands that talk to a coordinator, and what they say when they cannot.
 
-Exit codes, the same for all commands that talk to one: 1 it could not be reached, or refused;
-2 the command line makes no sense; 3 there is no such run, or no such GPU.
+Exit codes, the same for all of them: 1 it could not be reached, or refused; 2 the command line or
+the configuration file makes no sense; 3 there is no such run, or no such GPU.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from coordinator.cli import place
+from coordinator.cli.place import FAILED, USAGE, Found, Place, parse_address
+
 if TYPE_CHECKING:  # grpc is loaded by the commands that need it, when they do
     from coordinator.client import RunClient
     from coordinator.core.model import RunView
     from coordinator.daemon_state import DaemonState
     from coordinator.gpu_client import GpuClient
 
-FAILED, USAGE, NO_SUCH_RUN = 1, 2, 3
+__all__ = ["FAILED", "USAGE", "Place", "parse_address"]
+
+NO_SUCH_RUN = 3
 NO_SUCH_GPU = NO_SUCH_RUN
 
 Coordinator = Annotated[
     str | None,
     typer.Option(
         "--coordinator",
-        metavar="grpc://HOST:PORT",
+        metavar="grpc[s]://HOST:PORT",
         envvar="TFLEASE_COORDINATOR",
-        help="Of `tflease serve`; without it the one on this machine.",
+        help="Of `tflease serve`; without it that of the configuration file, or the one on this "
+        "machine.",
     ),
 ]
 TokenFile = Annotated[
@@ -41,6 +47,29 @@ TokenFile = Annotated[
         help="Default: tflease/token in $XDG_CONFIG_HOME or ~/.config.",
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="PEM",
+        envvar="TFLEASE_CA_FILE",
+        help="Whose certificates to trust, with grpcs://; default: those that the system trusts.",
+    ),
+]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-file",
+        metavar="PEM",
+        envvar="TFLEASE_CERT_FILE",
+        help="Our own certificate, for a coordinator that asks for one.",
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", metavar="PEM", envvar="TFLEASE_KEY_FILE", help="Its private key."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs to read.")]
 
 
 def complain(message: str) -> None:
@@ -54,61 +83,6 @@ def give_up(message: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """ "127.0.0.1:7787", "grpc://[::1]:7787". Raises ValueError with a sentence."""
-    scheme, mark, rest = text.rpartition("://")
-    if mark and scheme == "grpcs":
-        raise ValueError(f"{text}: this version speaks plaintext, grpc://, only")
-    if mark and scheme != "grpc":
-        raise ValueError(f"{text}: should be HOST:PORT or grpc://HOST:PORT")
-    host, colon, port = rest.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(f"{text}: should be HOST:PORT")
-    return host, int(port)
-
-
-def daemons_here(token_file: Path | None) -> list[DaemonState]:
-    """Those of this machine and this user that have their token where we look for it."""
-    from coordinator import daemon_state
-    from coordinator.credentials import default_token_path
-
-    path = default_token_path() if token_file is None else token_file.expanduser()
-    return daemon_state.living(path.absolute().parent)
-
-
-def the_daemon_here(coordinator: str | None, token_file: Path | None) -> DaemonState:
-    """The one that is meant. Ends the command when there is none, or more than one."""
-    daemons = daemons_here(token_file)
-    if coordinator is not None:
-        address = normal(coordinator)
-        here = ", ".join(state.address for state in daemons)
-        same = address.replace("localhost:", "127.0.0.1:")
-        daemons = [state for state in daemons if state.address == same]
-        if not daemons:
-            known = f"; here: {here} (--coordinator and TFLEASE_COORDINATOR choose)" if here else ""
-            give_up(f"no daemon of yours listens on {address} on this machine{known}")
-    if not daemons:
-        give_up(
-            "no daemon of yours runs on this machine. Name a coordinator with --coordinator or "
-            "TFLEASE_COORDINATOR, or start one: tflease serve"
-        )
-    if len(daemons) > 1:
-        addresses = ", ".join(state.address for state in daemons)
-        give_up(f"several daemons run here ({addresses}): choose with --coordinator", USAGE)
-    return daemons[0]
-
-
-def normal(coordinator: str) -> str:
-    """ "host:port", as gRPC takes it. Ends the command when it is no address."""
-    from coordinator.core.model import Endpoint
-
-    try:
-        return Endpoint(*parse_address(coordinator)).address
-    except ValueError as error:
-        give_up(f"--coordinator {error}", USAGE)
-
-
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A coordinator that answers to our token, as far as is known before the first call."""
@@ -117,20 +91,13 @@ class Connection:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Coordinator:
-    address: str
-    token: str
-    token_file: Path
-
-
 @contextmanager
-def connect(coordinator: str | None, token_file: Path | None) -> Iterator[Connection]:
+def connect(given: Place) -> Iterator[Connection]:
     """Errors inside end the command with a sentence and its exit code."""
-    found = _find(coordinator, token_file)
+    found = _find(given)
     from coordinator.client import RunClient
 
-    client = RunClient(found.address, found.token)
+    client = RunClient(found.address, found.token, found.tls)
     try:
         with _explaining(found):
             yield Connection(client, found.address)
@@ -139,14 +106,12 @@ def connect(coordinator: str | None, token_file: Path | None) -> Iterator[Connec
 
 
 @contextmanager
-def connect_to_gpus(
-    coordinator: str | None, token_file: Path | None
-) -> Iterator[tuple[GpuClient, str]]:
+def connect_to_gpus(given: Place) -> Iterator[tuple[GpuClient, str]]:
     """The same for the book of GPUs: the client, and the coordinator's address."""
-    found = _find(coordinator, token_file)
+    found = _find(given)
     from coordinator.gpu_client import GpuClient
 
-    client = GpuClient(found.address, found.token)
+    client = GpuClient(found.address, found.token, found.tls)
     try:
         with _explaining(found):
             yield client, found.address
@@ -154,23 +119,24 @@ def connect_to_gpus(
         client.close()
 
 
-def _find(coordinator: str | None, token_file: Path | None) -> _Coordinator:
-    if coordinator is not None:
-        address, path = normal(coordinator), token_file
-    else:
-        state = the_daemon_here(None, token_file)
-        address, path = state.address, token_file or Path(state.token_file)
-    from coordinator.core import errors
-    from coordinator.credentials import default_token_path, read_token
-
+def the_daemon_here(given: Place) -> DaemonState:
+    """The daemon of this machine that is meant; ends the command when there is none."""
     try:
-        return _Coordinator(address, read_token(path), path or default_token_path())
-    except errors.TfleaseError as error:
-        give_up(error.message)
+        completed, _ = place.complete(given)
+        return place.the_daemon_here(completed.coordinator, completed.token_file)
+    except place.Unusable as error:
+        give_up(str(error), error.code)
+
+
+def _find(given: Place) -> Found:
+    try:
+        return place.find(given)
+    except place.Unusable as error:
+        give_up(str(error), error.code)
 
 
 @contextmanager
-def _explaining(found: _Coordinator) -> Iterator[None]:
+def _explaining(found: Found) -> Iterator[None]:
     from coordinator.core import errors
 
     try:
@@ -179,20 +145,33 @@ def _explaining(found: _Coordinator) -> Iterator[None]:
         give_up(error.message, NO_SUCH_RUN)
     except errors.UnknownGpu as error:
         give_up(error.message, NO_SUCH_GPU)
-    except errors.Unauthenticated:
-        give_up(
+    except errors.TfleaseError as error:
+        give_up(explained(found, error))
+
+
+def explained(found: Found, error: Exception) -> str:
+    """What an error of this coordinator means, and what to look at."""
+    from coordinator.core import errors
+
+    if isinstance(error, errors.Unauthenticated):
+        return (
             f"the coordinator at {found.address} refused the token in {found.token_file}: it has "
             "another one. Copy the token file of its machine here. (The coordinator that "
             "TFCluster.run starts beside a driver keeps its token secret: ask the driver, "
             "cluster.status().)"
         )
-    except errors.CoordinatorUnavailable as error:
-        give_up(
-            f"no coordinator could be reached at {found.address}: does `tflease serve` run there, "
-            f"is the port open, is it plain TCP all the way? ({error.message})"
+    if isinstance(error, errors.CoordinatorUnavailable):
+        tls = (
+            "has it been started with --tls-cert, with a certificate for this name of an authority "
+            "that we trust (--ca-file)"
+            if found.tls is not None
+            else "does it speak TLS (then name it grpcs://)"
         )
-    except errors.TfleaseError as error:
-        give_up(f"the coordinator at {found.address} refused: {error.message}")
+        return (
+            f"no coordinator could be reached at {found.address}: does `tflease serve` run there, "
+            f"is the port open, is it TCP all the way, {tls}? ({error})"
+        )
+    return f"the coordinator at {found.address} refused: {error}"
 
 
 def choose(runs: Sequence[RunView], wanted: str) -> RunView:
@@ -203,5 +182,5 @@ def choose(runs: Sequence[RunView], wanted: str) -> RunView:
         ids = ", ".join(run.run_id for run in fitting)
         give_up(f"several runs begin with {wanted}: {ids}", USAGE)
     if not fitting:
-        give_up(f"the coordinator knows no run {wanted!r}; see `tflease status`", NO_SUCH_RUN)
+        give_up(f"the coordinator knows no run {wanted!r}; see `tflease runs`", NO_SUCH_RUN)
     return (exact or fitting)[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,7 +31,10 @@ def show(
     context: typer.Context,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    ca_file: connection.CaFile = None,
+    cert_file: connection.CertFile = None,
+    key_file: connection.KeyFile = None,
+    as_json: connection.AsJson = False,
     events: Annotated[
         bool, typer.Option("--events", help="What has happened to them, the latest thousand.")
     ] = False,
@@ -44,8 +46,8 @@ def show(
     an operator's word. Unproven and quarantined ones are granted to nobody before an agent on
     their host has found them free, or an operator says so.
 
-    The exit code is 1 when the coordinator cannot be reached or refuses, 3 when it has no such
-    GPU.
+    Exit codes, also of the words below: 0 done; 1 the coordinator cannot be reached, or refuses; 2
+    the command line or the configuration file makes no sense; 3 there is no such GPU.
 
     Examples:
 
@@ -54,13 +56,14 @@ def show(
     * `tflease leases clear 5b2c --reason "nvidia-smi is clean"`
     * `tflease leases quarantine GPU-5b2c --reason "ECC errors"`
     """
-    context.obj = (coordinator, token_file)
+    place = connection.Place(coordinator, token_file, ca_file, cert_file, key_file)
+    context.obj = place
     if context.invoked_subcommand is not None:
         if as_json or events:
             text = f"--json and --events are for the list, not for {context.invoked_subcommand}"
             connection.give_up(text, connection.USAGE)
         return
-    with connection.connect_to_gpus(coordinator, token_file) as (client, address):
+    with connection.connect_to_gpus(place) as (client, address):
         gpus = client.list()
         told = client.events() if events else []
     if as_json:
@@ -91,13 +94,18 @@ def clear(
     reason: Reason,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
+    ca_file: connection.CaFile = None,
+    cert_file: connection.CertFile = None,
+    key_file: connection.KeyFile = None,
+    as_json: connection.AsJson = False,
 ) -> None:
     """Say that a GPU is free: your word stands for the proof.
 
     Look on its host first; what still runs there will share the GPU with whoever gets it next.
     Refused while somebody holds it: stop that run instead.
     """
-    _decide(context, "clear", gpu, reason, coordinator, token_file)
+    place = connection.Place(coordinator, token_file, ca_file, cert_file, key_file)
+    _decide(context, "clear", gpu, reason, place, as_json)
 
 
 @leases.command("quarantine")
@@ -107,12 +115,17 @@ def quarantine(
     reason: Reason,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
+    ca_file: connection.CaFile = None,
+    cert_file: connection.CertFile = None,
+    key_file: connection.KeyFile = None,
+    as_json: connection.AsJson = False,
 ) -> None:
     """Say that a GPU must not be used, until it is cleared.
 
     Refused while somebody holds it: stop that run first.
     """
-    _decide(context, "quarantine", gpu, reason, coordinator, token_file)
+    place = connection.Place(coordinator, token_file, ca_file, cert_file, key_file)
+    _decide(context, "quarantine", gpu, reason, place, as_json)
 
 
 def _decide(
@@ -120,20 +133,23 @@ def _decide(
     word: str,
     wanted: str,
     reason: str,
-    coordinator: str | None,
-    token_file: Path | None,
+    place: connection.Place,
+    as_json: bool,
 ) -> None:
     """Options count before and after the word."""
     from coordinator.cli.lease_tables import one_line
 
     if not reason.strip():
         connection.give_up("--reason: say why", connection.USAGE)
-    outer_coordinator, outer_token_file = context.obj
-    where = (coordinator or outer_coordinator, token_file or outer_token_file)
-    with connection.connect_to_gpus(*where) as (client, _):
+    with connection.connect_to_gpus(place.before(context.obj)) as (client, address):
         uuid = choose(client.list(), wanted).uuid
         done = client.clear(uuid, reason) if word == "clear" else client.quarantine(uuid, reason)
-    typer.echo(one_line(done))
+    if as_json:
+        from coordinator.cli.run_json import lease
+
+        typer.echo(json.dumps({"coordinator": address, "gpu": lease(done)}, indent=2))
+    else:
+        typer.echo(one_line(done))
 
 
 def choose(gpus: Sequence[LeaseView], wanted: str) -> LeaseView:

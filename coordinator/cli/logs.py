@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.cli import connection
+from coordinator.cli import completion, connection
+
+if TYPE_CHECKING:
+    from coordinator.client import RunClient
+    from coordinator.core.model import MemberId, RunId
 
 
 def logs(
-    run: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="Its id, or the beginning of it.", autocompletion=completion.runs),
+    ],
     member: Annotated[
-        str | None, typer.Argument(help='For instance "worker:1"; without: every member.')
+        str | None,
+        typer.Argument(
+            help='For instance "worker:1"; without: every member.',
+            autocompletion=completion.members,
+        ),
     ] = None,
     size: Annotated[
         int,
@@ -23,22 +36,33 @@ def logs(
     ] = 16 * 1024,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
+    ca_file: connection.CaFile = None,
+    cert_file: connection.CertFile = None,
+    key_file: connection.KeyFile = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON object, once all have been read; logs are text in it."
+        ),
+    ] = False,
 ) -> None:
     """Print the end of a member's log, read from its executor now.
 
     Of a member that has ended only the last 8 KiB are left here; its whole log is on its executor,
-    where `tflease status RUN` says. The exit code is 1 when the coordinator cannot be reached or
-    there is nobody to read the log, 3 when there is no such run.
+    where `tflease status RUN` says.
+
+    Exit codes: 0 done; 1 the coordinator cannot be reached or refuses, or a log could not be read;
+    2 the command line or the configuration file makes no sense, or the run has no such member; 3
+    there is no such run.
 
     Examples:
 
     * `tflease logs 3fa9 worker:1`
     * `tflease logs 3fa9 --bytes 100000 > all.log`
+    * `tflease logs 3fa9 --json`
     """
-    from coordinator.core.errors import LogUnavailable
-    from coordinator.core.model import MemberId
-
-    with connection.connect(coordinator, token_file) as connected:
+    place = connection.Place(coordinator, token_file, ca_file, cert_file, key_file)
+    with connection.connect(place) as connected:
         chosen = connection.choose(connected.client.list(), run)
         known = {str(each.id): each.id for each in chosen.members}
         if member is not None and member not in known:
@@ -46,21 +70,53 @@ def logs(
                 f"run {chosen.run_id} has no member {member!r}: {', '.join(known)}",
                 connection.USAGE,
             )
-        wanted: list[MemberId] = [known[member]] if member is not None else list(known.values())
-        unread = False
+        wanted = [known[member]] if member is not None else list(known.values())
+        found: list[_Log] = []
         for each in wanted:
-            if len(wanted) > 1:
-                typer.echo(f"==> {each} <==")
-            try:
-                chunk = connected.client.read_log(chosen.run_id, each, max_bytes=size)
-            except LogUnavailable as error:
-                connection.complain(f"{each}: {error.message}")
-                unread = True
-                continue
-            sys.stdout.buffer.write(_whole_lines(chunk.data[-size:]))
-            sys.stdout.buffer.flush()
-        if unread:
+            found.append(_read(connected.client, chosen.run_id, each, size))
+            if not as_json:
+                _show(found[-1], with_heading=len(wanted) > 1)
+        if as_json:
+            plain = {"coordinator": connected.address, "run": chosen.run_id}
+            typer.echo(json.dumps({**plain, "logs": [log.plain() for log in found]}, indent=2))
+        if any(log.problem for log in found):
             raise typer.Exit(connection.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The end of a member's log, or why there is none."""
+
+    member: str
+    data: bytes = b""
+    problem: str = ""
+
+    def plain(self) -> dict[str, str | None]:
+        return {
+            "member": self.member,
+            "text": None if self.problem else self.data.decode(errors="replace"),
+            "problem": self.problem or None,
+        }
+
+
+def _read(client: RunClient, run_id: RunId, member: MemberId, size: int) -> _Log:
+    from coordinator.core.errors import LogUnavailable
+
+    try:
+        return _Log(str(member), client.read_log(run_id, member, max_bytes=size).data[-size:])
+    except LogUnavailable as error:
+        return _Log(str(member), problem=error.message)
+
+
+def _show(log: _Log, *, with_heading: bool) -> None:
+    if with_heading:
+        typer.echo(f"==> {log.member} <==")
+    if log.problem:
+        connection.complain(f"{log.member}: {log.problem}")
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(_whole_lines(log.data))
+    sys.stdout.buffer.flush()
 
 
 def _whole_lines(data: bytes) -> bytes:

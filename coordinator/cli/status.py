@@ -1,4 +1,4 @@
-"""``tflease status``: what a coordinator's runs do, and what they wait for."""
+"""``tflease runs`` and ``tflease status``: what a coordinator's runs do, and what they wait for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli import connection
+from coordinator.cli import completion, connection
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,10 +25,17 @@ _LOOK_INTERVAL = 1.0
 
 def status(
     run: Annotated[
-        str | None, typer.Argument(help="Its id, or the beginning of it; without: all runs.")
+        str | None,
+        typer.Argument(
+            help="Its id, or the beginning of it; without: all runs.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
+    ca_file: connection.CaFile = None,
+    cert_file: connection.CertFile = None,
+    key_file: connection.KeyFile = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object; with --watch, one a line for each change."),
@@ -37,24 +44,28 @@ def status(
         bool, typer.Option("--watch", help="Go on until the run has ended, or Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show the runs of a `tflease serve`, or one with its members, and what it waits for.
+    """Show one run of a `tflease serve` with its members, and what it waits for; or all runs.
 
     A run that TFCluster.run has started without a daemon is known to its driver alone: there,
     cluster.status() says the same.
 
-    The exit code is 1 when the coordinator cannot be reached or refuses, 3 when it has no such
-    run.
+    Exit codes: 0 done; 1 the coordinator cannot be reached, or refuses; 2 the command line or the
+    configuration file makes no sense; 3 there is no such run.
 
     Examples:
 
     * `tflease status`
     * `tflease status 3fa9 --watch`
-    * `tflease status --coordinator grpc://10.0.0.5:7787 --json`
+    * `tflease status --coordinator grpcs://coordinator.example:7787 --json`
     """
-    with (
-        connection.connect(coordinator, token_file) as connected,
-        suppress(KeyboardInterrupt),
-    ):
+    show(
+        run, connection.Place(coordinator, token_file, ca_file, cert_file, key_file), as_json, watch
+    )
+
+
+def show(run: str | None, place: connection.Place, as_json: bool, watch: bool) -> None:
+    """One run, or all of them; once, or until Ctrl-C."""
+    with connection.connect(place) as connected, suppress(KeyboardInterrupt):
         pictures = _of_all(connected) if run is None else _of_one(connected, run)
         if as_json:
             _print_json(pictures, watch)

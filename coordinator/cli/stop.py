@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import json
 import time
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli import connection
+from coordinator.cli import completion, connection
 
 if TYPE_CHECKING:
     from coordinator.client import RunClient
     from coordinator.core.model import RunId, RunView
-    from coordinator.daemon_state import DaemonState
 
 _LOOK_INTERVAL = 0.3
 _MARGIN = 10.0
@@ -24,7 +22,12 @@ _MARGIN = 10.0
 
 def stop(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, or the beginnings of them.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Ids, or the beginnings of them.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     every_run: Annotated[bool, typer.Option("--all", help="Every run that there is.")] = False,
     daemon: Annotated[
@@ -47,12 +50,22 @@ def stop(
     ] = True,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
+    ca_file: connection.CaFile = None,
+    cert_file: connection.CertFile = None,
+    key_file: connection.KeyFile = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, once it is done, and nothing before.")
+    ] = False,
 ) -> None:
     """Stop runs of a `tflease serve`, in order, and wait until they have ended.
 
-    Says what it waits for. Stopping what is stopping already can only hurry it. The exit code is
-    1 when the coordinator cannot be reached or a run does not end in time, 3 when there is no
-    such run; then nothing is stopped.
+    Says what it waits for. Stopping what is stopping already can only hurry it. With --daemon all
+    runs are stopped, and then the daemon of this machine; with --no-wait as well it ends before
+    its runs have. To restart a daemon, and let its runs go on, send it SIGTERM instead.
+
+    Exit codes: 0 done; 1 the coordinator cannot be reached or refuses, or a run or the daemon does
+    not end in time; 2 the command line or the configuration file makes no sense; 3 there is no such
+    run, and then nothing is stopped.
 
     Examples:
 
@@ -62,13 +75,16 @@ def stop(
     """
     if bool(runs) + every_run + daemon != 1:
         connection.give_up("name runs, or --all, or --daemon: one of them", connection.USAGE)
+    place = connection.Place(coordinator, token_file, ca_file, cert_file, key_file)
     if daemon:
+        from coordinator.cli import stop_daemon
+
         if grace is not None or reason is not None:
             text = "--daemon knows no --grace or --reason; first: tflease stop --all --grace ..."
             connection.give_up(text, connection.USAGE)
-        _stop_daemon(connection.the_daemon_here(coordinator, token_file), wait)
+        stop_daemon.stop_daemon(place, wait=wait, as_json=as_json)
         return
-    with connection.connect(coordinator, token_file) as connected:
+    with connection.connect(place) as connected:
         client = connected.client
         known = client.list()
         if every_run:
@@ -78,17 +94,29 @@ def stop(
         stopping = {
             run.run_id: client.stop(run.run_id, reason or "tflease stop", grace) for run in wanted
         }
-        if not stopping:
+        if not stopping and not as_json:
             typer.echo("no run to stop")
         if wait:
-            _wait(client, stopping, grace)
-        else:
+            wait_for(client, stopping, grace, quietly=as_json)
+        elif not as_json:
             for run_id in stopping:
                 typer.echo(f"{run_id}: told to stop")
+        if as_json:
+            print_json({"coordinator": connected.address}, stopping.values())
 
 
-def _wait(client: RunClient, stopping: dict[RunId, RunView], grace: float | None) -> None:
-    """Until all have ended. Ends the command when they do not in time."""
+def print_json(head: dict[str, Any], runs: Iterable[RunView]) -> None:
+    """What was stopped, as it stands."""
+    from coordinator.cli.run_json import run_summary
+
+    typer.echo(json.dumps({**head, "runs": list(map(run_summary, runs))}, indent=2))
+
+
+def wait_for(
+    client: RunClient, stopping: dict[RunId, RunView], grace: float | None, *, quietly: bool
+) -> None:
+    """Until all have ended; ``stopping`` is kept up to date. Ends the command when they do not in
+    time."""
     from coordinator.core.errors import UnknownRun
 
     deadline = time.monotonic() + max((_bound(run, grace) for run in stopping.values()), default=0)
@@ -97,11 +125,12 @@ def _wait(client: RunClient, stopping: dict[RunId, RunView], grace: float | None
     while left:
         for run_id in tuple(left):
             try:
-                left[run_id] = client.get(run_id)
+                left[run_id] = stopping[run_id] = client.get(run_id)
             except UnknownRun:  # it had ended, and many others have come since
                 del left[run_id]
                 continue
-            said.say(left[run_id])
+            if not quietly:
+                said.say(left[run_id])
             if left[run_id].phase.is_terminal:
                 del left[run_id]
         if left and time.monotonic() >= deadline:
@@ -137,59 +166,3 @@ def _bound(run: RunView, grace: float | None) -> float:
     if any(member.phase is MemberPhase.LOST for member in run.members):
         bound += run.spec.fence_timeout + STOP_BOUND
     return bound
-
-
-def _stop_daemon(state: DaemonState, wait: bool) -> None:
-    """SIGTERM to exactly this process; returns when it is gone."""
-    from coordinator import daemon_state
-
-    alive = _alive_runs(state)
-    bound = max((_bound(run, None) for run in alive), default=_MARGIN)
-    try:
-        pidfd = daemon_state.terminate(state)
-    except ProcessLookupError:
-        typer.echo(f"the daemon at {state.address} has ended already")
-        return
-    except PermissionError:
-        connection.give_up(
-            f"the daemon at {state.address} (pid {state.pid}) belongs to another user"
-        )
-    try:
-        runs = f", after its {len(alive)} runs" if alive else ""
-        typer.echo(f"the daemon at {state.address} (pid {state.pid}) was told to end{runs}")
-        if wait:
-            _wait_for_daemon(state, pidfd, bound)
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
-
-
-def _wait_for_daemon(state: DaemonState, pidfd: int | None, bound: float) -> None:
-    from coordinator import daemon_state
-
-    deadline = time.monotonic() + bound
-    said = _Sayings()
-    while not daemon_state.wait_gone(state, pidfd, 1.0):
-        for run in _alive_runs(state):
-            said.say(run)
-        if time.monotonic() >= deadline:
-            connection.give_up(
-                f"the daemon (pid {state.pid}) has not ended within {bound:.0f} s; its log says "
-                f"why, and a second SIGTERM hurries it: kill {state.pid}"
-            )
-    typer.echo("it has ended")
-
-
-def _alive_runs(state: DaemonState) -> list[RunView]:
-    """Empty when it does not answer: a daemon that hangs can be told to end all the same."""
-    from coordinator.client import RunClient
-    from coordinator.core.errors import TfleaseError
-    from coordinator.credentials import read_token
-
-    with suppress(TfleaseError):
-        client = RunClient(state.address, read_token(Path(state.token_file)))
-        try:
-            return [run for run in client.list() if not run.phase.is_terminal]
-        finally:
-            client.close()
-    return []

@@ -100,6 +100,28 @@ class GpusGranted:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuLeased:
+    """A GPU has a holder: ``who`` of ``holder``. ``run_id`` None: that is no run."""
+
+    run_id: RunId | None
+    uuid: str
+    hostname: str
+    token: LeaseToken
+    holder: str
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFreed:
+    """A GPU is free again, and its lease is over."""
+
+    run_id: RunId | None
+    uuid: str
+    hostname: str
+    token: LeaseToken
+
+
+@dataclass(frozen=True, slots=True)
 class GpusRefused:
     """A request for GPUs that no run has made was not granted within its patience."""
 
@@ -110,4 +132,14 @@ class GpusRefused:
 Command = SendStart | SendStop | InspectGpus | ClaimGpus
 """What goes to a member's agent, by way of its session."""
 
-Effect = Granted | StandBy | Command | RunChanged | Noted | GpusGranted | GpusRefused
+Effect = (
+    Granted
+    | StandBy
+    | Command
+    | RunChanged
+    | Noted
+    | GpusGranted
+    | GpusRefused
+    | GpuLeased
+    | GpuFreed
+)

@@ -10,12 +10,23 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from coordinator.core import verdict
 from coordinator.core.completion import STOP_STAGES
+from coordinator.core.durable import Constant, Ledger, Records, Tracked
+from coordinator.core.durable_values import Instant, codec
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.member import Member
-from coordinator.core.model import Cause, ExitReport, Failure, MemberPhase, RunSpec
+from coordinator.core.model import (
+    MAX_GRACE,
+    Cause,
+    ExitReport,
+    Failure,
+    MemberPhase,
+    RunId,
+    RunSpec,
+)
 from coordinator.core.transitions import MemberTrigger
 
 _NEVER = float("inf")
@@ -35,7 +46,10 @@ class Kind(enum.Enum):
     CANCELLED = "cancelled"
 
 
-class Ending:
+_OBSERVED = codec(verdict.Observed)
+
+
+class Ending(Tracked):
     """Mutable state of a run's end.
 
     ``failure`` is set beforehand when no member is to blame (a deadline passed), otherwise
@@ -46,6 +60,7 @@ class Ending:
         "_grace",
         "_members",
         "_observed",
+        "_run_id",
         "_spec",
         "_stage_deadline",
         "_verdict_deadline",
@@ -55,15 +70,29 @@ class Ending:
         "stage",
     )
 
+    DURABLE: ClassVar = {
+        "_grace": codec(float | None),
+        "_stage_deadline": codec(Instant),
+        "_verdict_deadline": codec(Instant),
+        "failure": codec(Failure | None),
+        "kind": codec(Kind),
+        "reason": codec(str),
+        "stage": codec(int),
+    }
+
     def __init__(
         self,
+        run_id: RunId,
         spec: RunSpec,
         members: Sequence[Member],
         kind: Kind,
         reason: str,
         grace: float | None = None,
         failure: Failure | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
+        self.track(ledger, "ending", run_id)
+        self._run_id = run_id
         self._spec = spec
         self._members = members
         self._grace = grace
@@ -75,14 +104,33 @@ class Ending:
         self.failure = failure
         self.stage = -1
 
+    def restore(self, records: Records) -> None:
+        """After the members."""
+        records.load(self)
+        while records.has("end", key := self._key_of_end(len(self._observed))):
+            self._observed.append(records.value("end", key, _OBSERVED))
+        self._stage_deadline = records.postponed(self._stage_deadline, MAX_GRACE + STOP_BOUND)
+        self._verdict_deadline = records.postponed(self._verdict_deadline, self._spec.liveness_ttl)
+
+    def _key_of_end(self, number: int) -> str:
+        return f"{self._run_id}/{number}"
+
+    def forget(self) -> None:
+        super().forget()
+        if self._ledger is not None:
+            for number in range(len(self._observed)):
+                self._ledger.remove(("end", self._key_of_end(number)))
+
     def observe(self, member: Member, now: float) -> None:
         """A member ended or was lost; without a report it never began."""
         report = member.exit
         if report is None:
             return
-        self._observed.append(
-            verdict.Observed(member.id, report, member.executor, member.stop_sent)
-        )
+        end = verdict.Observed(member.id, report, member.executor, member.stop_sent)
+        if self._ledger is not None:
+            key = self._key_of_end(len(self._observed))
+            self._ledger.put(("end", key), Constant(_OBSERVED, end))
+        self._observed.append(end)
         if self.stage >= 0 or self.kind is not Kind.FAILED:
             return
         if verdict.is_primary(report):

@@ -95,6 +95,19 @@ class Unauthenticated(TfleaseError):
     reason = "UNAUTHENTICATED"
 
 
+class PermissionDenied(TfleaseError):
+    """The caller's token is good, but not for this: use the token of another role, or run."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class LimitExceeded(TfleaseError):
+    """More than the coordinator takes, of what the message names: ask for less, or later, or have
+    the limit raised."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
 class UnknownRun(TfleaseError):
     """The coordinator knows no such run."""
 

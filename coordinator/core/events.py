@@ -24,10 +24,12 @@ from coordinator.core.model import (
 
 @dataclass(frozen=True, slots=True)
 class RunCreated:
-    """A client asked for a run; the caller chose an id that was never used."""
+    """A client asked for a run; the caller chose an id that was never used. ``request_id``: the
+    client's, by which it may ask again; empty: it will not."""
 
     run_id: RunId
     spec: RunSpec
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,28 +175,6 @@ class TimePassed:
     """The deadline that ``next_deadline`` told has come (or time simply went by)."""
 
 
-Event = (
-    RunCreated
-    | StopRequested
-    | OwnerLost
-    | OwnerCame
-    | OwnerLeft
-    | SchedulingReported
-    | TaskReturned
-    | ReservationRequested
-    | SessionOpened
-    | SessionClosed
-    | Heard
-    | ProcessReady
-    | MainEntered
-    | ProgressMade
-    | ProcessEnded
-    | GpusInspected
-    | GpusClaimed
-    | CoordinatorPaused
-    | TimePassed
-)
-
 MemberEvent = (
     SessionOpened
     | SessionClosed
@@ -206,3 +186,17 @@ MemberEvent = (
     | GpusInspected
     | GpusClaimed
 )
+
+RunEvent = (
+    StopRequested
+    | OwnerLost
+    | OwnerCame
+    | OwnerLeft
+    | SchedulingReported
+    | TaskReturned
+    | ReservationRequested
+    | MemberEvent
+)
+"""Of a run that there is."""
+
+Event = RunCreated | RunEvent | CoordinatorPaused | TimePassed

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import ClassVar
 
 from coordinator.core import events, roster
+from coordinator.core.durable import Ledger, Records, Tracked
+from coordinator.core.durable_values import codec
 from coordinator.core.effects import Effect, SendStart
 from coordinator.core.gang_leases import GangLeases
 from coordinator.core.lease_book import LeaseBook
@@ -13,17 +16,36 @@ from coordinator.core.model import ClusterSpec, RunId, RunSpec
 from coordinator.core.transitions import MemberTrigger
 
 
-class Gang:
+class Gang(Tracked):
     """``generation``: the number of cluster specs assembled so far."""
 
+    DURABLE: ClassVar = {"generation": codec(int)}
+
     def __init__(
-        self, run_id: RunId, spec: RunSpec, members: Collection[Member], book: LeaseBook
+        self,
+        run_id: RunId,
+        spec: RunSpec,
+        members: Collection[Member],
+        book: LeaseBook,
+        ledger: Ledger | None = None,
     ) -> None:
+        self.track(ledger, "gang", run_id)
         self._run_id = run_id
         self._members = tuple(members)
         self._cluster_spec: ClusterSpec = {}
         self.generation = 0
-        self.leases = GangLeases(run_id, spec, members, book)
+        self.leases = GangLeases(run_id, spec, members, book, ledger)
+
+    def restore(self, records: Records) -> None:
+        """After the members and the book."""
+        records.load(self)
+        self.leases.restore(records)
+        if self.generation:
+            self._assemble()
+
+    def forget(self) -> None:
+        super().forget()
+        self.leases.forget()
 
     def problem(self) -> str:
         """Why these members cannot work together, or ""."""
@@ -33,12 +55,16 @@ class Gang:
         """Everybody is told the cluster spec, the same object."""
         self.generation += 1
         self.leases.has_started = True
+        self._assemble()
+        for member in self._members:
+            member.move(MemberTrigger.START, now)
+            member.commands = ()  # what it was told of GPUs counts no more
+        return [self.start_command(member) for member in self._members]
+
+    def _assemble(self) -> None:
         self._cluster_spec = roster.cluster_spec(
             (each.id, each.endpoint) for each in self._members if each.endpoint is not None
         )
-        for member in self._members:
-            member.move(MemberTrigger.START, now)
-        return [self.start_command(member) for member in self._members]
 
     def start_command(self, member: Member) -> SendStart:
         """Also to be said again: it is idempotent."""
@@ -54,4 +80,4 @@ class Gang:
         if isinstance(event, events.GpusInspected):
             self.leases.inspected(member.executor, event, now)
             return []
-        return self.leases.claimed(member.id, event, now)
+        return self.leases.claimed(member, event, now)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from coordinator.core.durable import Ledger, Records, Tracked
+from coordinator.core.durable_values import Instant, codec
 from coordinator.core.gpu import GpuSight, LeaseRequest, LeaseState, LeaseToken, LeaseView
 
 QUARANTINE_AFTER = 60.0
@@ -13,7 +17,7 @@ REVOKE_AFTER = 20.0
 _NEVER = float("inf")
 
 
-class Entry:
+class Entry(Tracked):
     """Mutable state of one GPU.
 
     ``outsider``: who was seen with it although no lease of this book says so, and its pids. Such a
@@ -21,7 +25,30 @@ class Entry:
     ``hostname`` and ``boot_id``. ``is_put_aside``: by an operator, so that no proof brings it back.
     """
 
-    def __init__(self, uuid: str, hostname: str, boot_id: str, now: float) -> None:
+    DURABLE: ClassVar = {
+        "hostname": codec(str),
+        "boot_id": codec(str),
+        "index": codec(int),
+        "name": codec(str),
+        "state": codec(LeaseState),
+        "since": codec(Instant),
+        "token": codec(LeaseToken | None),
+        "request_id": codec(str),
+        "holder": codec(str),
+        "who": codec(str),
+        "ttl": codec(float),
+        "has_lapsed": codec(bool),
+        "reason": codec(str),
+        "pids": codec(tuple[int, ...]),
+        "outsider": codec(tuple[str, tuple[int, ...]] | None),
+        "elsewhere": codec(tuple[str, str] | None),
+        "is_put_aside": codec(bool),
+    }
+
+    def __init__(
+        self, uuid: str, hostname: str, boot_id: str, now: float, ledger: Ledger | None = None
+    ) -> None:
+        self.track(ledger, "gpu", uuid)
         self.uuid = uuid
         self.hostname = hostname
         self.boot_id = boot_id
@@ -39,6 +66,17 @@ class Entry:
         self.outsider: tuple[str, tuple[int, ...]] | None = None
         self.elsewhere: tuple[str, str] | None = None
         self.is_put_aside = False
+
+    @classmethod
+    def restore(cls, uuid: str, records: Records, ledger: Ledger | None) -> Entry:
+        """As it was; its holder has its full time to be heard of. Raises BrokenRecord."""
+        entry = cls(uuid, "", "", records.now)
+        records.load(entry)
+        entry.track(ledger, "gpu", uuid)
+        if entry.state is LeaseState.UNPROVEN:
+            until = records.postponed(entry.since + QUARANTINE_AFTER, QUARANTINE_AFTER)
+            entry.since = until - QUARANTINE_AFTER
+        return entry
 
     # -- what it is ------------------------------------------------------------------------
 
@@ -58,6 +96,10 @@ class Entry:
     def is_grantable(self) -> bool:
         """True when the next in the queue may have it."""
         return self.state is LeaseState.FREE and self.outsider is None
+
+    def is_held_with(self, token: LeaseToken) -> bool:
+        """True while this lease lives, and was heard of in time."""
+        return self.token == token and self.state.is_live and not self.has_lapsed
 
     def obstacle(self, now: float | None = None) -> str:
         """Why it cannot be granted, in words; empty when it can. With ``now`` also for how long."""
@@ -136,7 +178,7 @@ class Entry:
 
     # -- time ------------------------------------------------------------------------------
 
-    def deadline(self) -> float:
+    def next_deadline(self) -> float:
         """When something happens to it if nobody does anything."""
         if self.state is LeaseState.UNPROVEN:
             return self.since + QUARANTINE_AFTER
@@ -177,7 +219,7 @@ class Entry:
             assert self.token is not None
             assert self.request_id
             assert self.who
-            assert self.deadline() < _NEVER, "a lease without an end"
+            assert self.next_deadline() < _NEVER, "a lease without an end"
         if self.is_stuck:
             assert self.reason, "nobody knows why it is not free"
         assert not self.is_put_aside or self.state is LeaseState.QUARANTINED

@@ -18,6 +18,28 @@ class Acquired:
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """One GPU has a holder: ``who`` of ``holder``, by this request."""
+
+    uuid: str
+    hostname: str
+    token: LeaseToken
+    request_id: str
+    holder: str
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """One GPU is free again: the lease is over, and nothing of it is left."""
+
+    uuid: str
+    hostname: str
+    token: LeaseToken
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lapsed:
     """Its holder was not heard of for the lease's time: it is to be told to stop."""
 
@@ -42,4 +64,4 @@ class Told:
     text: str
 
 
-BookEffect = Acquired | Lapsed | Expired | Told
+BookEffect = Acquired | Leased | Freed | Lapsed | Expired | Told

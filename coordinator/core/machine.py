@@ -6,14 +6,25 @@ refused raises a ``TfleaseError`` and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from coordinator.core import diagnosis, events, invariants
-from coordinator.core.effects import Effect, GpusGranted, GpusRefused, Noted, RunChanged
+from coordinator.core.deadlines import Deadlines
+from coordinator.core.durable import Changes, Key, Ledger, Records
+from coordinator.core.effects import (
+    Effect,
+    GpuFreed,
+    GpuLeased,
+    GpusGranted,
+    GpusRefused,
+    Noted,
+    RunChanged,
+)
 from coordinator.core.errors import InvalidRun, UnknownRun
 from coordinator.core.lease_book import LeaseBook
-from coordinator.core.lease_news import Acquired, BookEffect, Expired, Lapsed, Told
+from coordinator.core.lease_news import Acquired, BookEffect, Expired, Freed, Lapsed, Leased, Told
 from coordinator.core.model import RunId, RunPhase, RunView
 from coordinator.core.run import Run
 
@@ -23,12 +34,66 @@ KEPT_RUNS = 100
 
 class Machine:
     """All runs of one coordinator, and the book of GPUs that they share. ``coordinator_id``: never
-    used by another one, not even by the one before a restart. ``last_number``: above all that the
-    one before has used, so that an answer to its last inspection is none to our first."""
+    used by another one, but by the one before a restart from whose records this one was restored.
+    ``last_number``: above all that the one before has used, so that an answer to its last
+    inspection is none to our first. ``durable``: changes are collected for ``take_changes``."""
 
-    def __init__(self, coordinator_id: str, last_number: int = 0) -> None:
+    def __init__(self, coordinator_id: str, last_number: int = 0, durable: bool = False) -> None:
+        self._ledger = Ledger() if durable else None
         self._runs: dict[RunId, Run] = {}
-        self.book = LeaseBook(coordinator_id, last_number)
+        self._forming: dict[RunId, Run] = {}  # and some that do so no longer
+        self._requests: dict[str, RunId] = {}  # by which runs were created
+        self._deadlines: Deadlines[Run] = Deadlines()
+        self._is_restored = False  # and has not looked at the runs since
+        self.book = LeaseBook(coordinator_id, last_number, self._ledger)
+
+    # -- over a restart --------------------------------------------------------------------
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether ``take_changes`` has anything to tell."""
+        return self._ledger is not None and bool(self._ledger.changed or self._ledger.removed)
+
+    def take_changes(self, offset: float) -> Changes:
+        """What is to be written since the last time (``durable``), to be written as a whole.
+        ``offset``: from the machine's instants to Unix time. After ``settle_gpus``, if at all."""
+        return Changes({}, frozenset()) if self._ledger is None else self._ledger.take(offset)
+
+    @classmethod
+    def restore(
+        cls,
+        coordinator_id: str,
+        records: Mapping[Key, Mapping[str, Any]],
+        now: float,
+        offset: float,
+    ) -> Machine:
+        """The machine of before, from all that was written of it (``durable``): without records a
+        new one. Raises BrokenRecord."""
+        machine = cls(coordinator_id, durable=True)
+        if records:
+            machine._restore(Records(records, now, offset))
+        return machine
+
+    def _restore(self, records: Records) -> None:
+        assert self._ledger is not None
+        self.book.restore(records)
+        ids = map(RunId, records.keys("run"))
+        runs = [Run.restore(run_id, records, self.book, self._ledger) for run_id in ids]
+        for run in sorted(runs, key=lambda run: run.number):
+            run.connect(records)
+            self._add(run)
+        records.check_all_read()
+        self._ledger.clear()
+        self._is_restored = True
+        self.book.serve(records.now)  # what somebody waited for who does so no longer
+
+    def _add(self, run: Run) -> None:
+        self._runs[run.run_id] = self._forming[run.run_id] = run
+        if run.request_id:
+            self._requests[run.request_id] = run.run_id
+        self._deadlines.arm(run.run_id, run)
+
+    # -- events ----------------------------------------------------------------------------
 
     def handle(self, event: events.Event, now: float) -> tuple[Effect, ...]:
         """Applies one event at the instant ``now`` (seconds, never going back).
@@ -41,32 +106,34 @@ class Machine:
     def settle_gpus(self, now: float) -> tuple[Effect, ...]:
         """What follows from a change of the book; to be called after it was used directly."""
         effects: list[Effect] = []
-        while news := self.book.take_effects():
+        while (news := self.book.take_effects()) or self._is_restored:
             effects += [each for item in news for each in _from_book(item, self._runs)]
-            for run in self._runs.values():
+            for run in self._concerned(news):
                 effects += run.form_if_ready(now)
+                self._deadlines.arm(run.run_id, run)
         return tuple(effects)
 
-    def _handle(self, event: events.Event, now: float) -> tuple[Effect, ...]:
+    def _concerned(self, news: Iterable[BookEffect]) -> list[Run]:
+        """Runs that may go on now. A grant or a lapse is one run's business; what is said of a GPU
+        is that of all who may wait for it."""
+        if self._is_restored or any(isinstance(item, Told) for item in news):
+            self._is_restored = False
+            runs = [run for run in self._forming.values() if run.phase is RunPhase.FORMING]
+            self._forming = {run.run_id: run for run in runs}
+            return runs
+        ids = {_run_of(item.request_id) for item in news if isinstance(item, Acquired | Lapsed)}
+        found = [self._forming[run_id] for run_id in ids if run_id in self._forming]
+        return sorted(found, key=lambda run: run.number)
+
+    def _handle(self, event: events.Event, now: float) -> Iterable[Effect]:
         match event:
-            case events.RunCreated(run_id=run_id, spec=spec):
+            case events.RunCreated(run_id=run_id, spec=spec, request_id=request_id):
                 if run_id in self._runs:
                     raise InvalidRun(f"run {run_id} exists already")
                 self._forget_old()
-                self._runs[run_id] = Run(run_id, spec, self.book, now)
+                number = 1 + max((run.number for run in self._runs.values()), default=0)
+                self._add(Run(run_id, spec, self.book, now, number, self._ledger, request_id))
                 return (RunChanged(run_id),)
-            case events.StopRequested(run_id=run_id, reason=reason, grace=grace):
-                return tuple(self._run(run_id).stop(reason, grace, now))
-            case events.OwnerLost(run_id=run_id, reason=reason):
-                return tuple(self._run(run_id).stop(reason, None, now))
-            case events.OwnerCame(run_id=run_id) | events.OwnerLeft(run_id=run_id):
-                return tuple(self._run(run_id).own(event, now))
-            case events.SchedulingReported(run_id=run_id):
-                return tuple(self._run(run_id).report_scheduling(event, now))
-            case events.TaskReturned(run_id=run_id):
-                return tuple(self._run(run_id).task_returned(event, now))
-            case events.ReservationRequested(run_id=run_id):
-                return tuple(self._run(run_id).reserve(event, now))
             case events.CoordinatorPaused(seconds=seconds):
                 for run in self._runs.values():
                     run.extend(seconds)
@@ -74,18 +141,29 @@ class Machine:
                 return ()
             case events.TimePassed():
                 self.book.pass_time(now)
-                return tuple(effect for run in self._due(now) for effect in run.pass_time(now))
+                effects: list[Effect] = []
+                for run in self._due(now):
+                    effects += run.pass_time(now)
+                    self._deadlines.arm(run.run_id, run)
+                return effects
             case _:
-                return tuple(self._run(event.run_id).attend(event, now))
+                run = self._run(event.run_id)
+                effects = _to_run(run, event, now)
+                self._deadlines.arm(run.run_id, run)
+                return effects
 
     def _forget_old(self) -> None:
         ended = [run for run in self._runs.values() if run.phase.is_terminal]
         ended.sort(key=lambda run: run.ended_at)  # whoever waits for the latest must still see them
         for run in ended[: max(0, len(ended) - KEPT_RUNS)]:
             del self._runs[run.run_id]
+            self._requests.pop(run.request_id, None)
+            self._forming.pop(run.run_id, None)
+            self._deadlines.drop(run.run_id)
+            run.forget()
 
     def _due(self, now: float) -> list[Run]:
-        return [run for run in self._runs.values() if run.next_deadline() <= now]
+        return sorted(self._deadlines.due(now), key=lambda run: run.number)
 
     def _run(self, run_id: RunId) -> Run:
         run = self._runs.get(run_id)
@@ -93,11 +171,16 @@ class Machine:
             raise UnknownRun(f"this coordinator knows no run {run_id}", {"run_id": run_id})
         return run
 
+    # -- out -------------------------------------------------------------------------------
+
     def next_deadline(self) -> float:
         """The instant at which ``TimePassed`` is due at the latest; infinity when never. It may
         be earlier than needed, never later."""
-        deadlines = (run.next_deadline() for run in self._runs.values())
-        return min(*deadlines, self.book.next_deadline(), float("inf"))
+        return min(self._deadlines.next(), self.book.next_deadline())
+
+    def run_of_request(self, request_id: str) -> RunId | None:
+        """The run that was created by this request, if any."""
+        return self._requests.get(request_id)
 
     def phase(self, run_id: RunId) -> RunPhase:
         """Where a run stands, without the price of a view. Raises UnknownRun."""
@@ -118,8 +201,28 @@ class Machine:
         invariants.check_leases(
             self.book.holders(), {run_id: run.phase for run_id, run in self._runs.items()}
         )
+        deadline = self._deadlines.next()
         for run in self._runs.values():
             run.check_invariants()
+            assert deadline <= run.next_deadline(), "a deadline is forgotten"
+
+
+def _to_run(run: Run, event: events.RunEvent, now: float) -> list[Effect]:
+    match event:
+        case events.StopRequested(reason=reason, grace=grace):
+            return run.stop(reason, grace, now)
+        case events.OwnerLost(reason=reason):
+            return run.stop(reason, None, now)
+        case events.OwnerCame() | events.OwnerLeft():
+            return run.own(event, now)
+        case events.SchedulingReported():
+            return run.report_scheduling(event, now)
+        case events.TaskReturned():
+            return run.task_returned(event, now)
+        case events.ReservationRequested():
+            return run.reserve(event, now)
+        case _:
+            return run.attend(event, now)
 
 
 def _from_book(news: BookEffect, runs: Mapping[RunId, Run]) -> list[Effect]:
@@ -129,15 +232,27 @@ def _from_book(news: BookEffect, runs: Mapping[RunId, Run]) -> list[Effect]:
             return [Noted(None, text)]
         case Acquired(request_id=request_id) if _run_of(request_id) not in runs:
             return [GpusGranted(request_id)]
+        case Leased(request_id=request_id):
+            run = _known(request_id, runs)
+            where = (news.uuid, news.hostname, news.token)
+            return [GpuLeased(run, *where, news.holder, news.who)]
+        case Freed(request_id=request_id):
+            run = _known(request_id, runs)
+            return [GpuFreed(run, news.uuid, news.hostname, news.token)]
         case Expired(request_id=request_id, why=why):
             return [GpusRefused(request_id, why)]
         case Lapsed(request_id=request_id, who=who, uuid=uuid):
             # A run's member has a shorter clock of its own; the next renewal is refused to both.
-            run_id = _run_of(request_id)
             text = f"{who} has not renewed its lease of GPU {uuid} in time"
-            return [Noted(run_id if run_id in runs else None, text)]
+            return [Noted(_known(request_id, runs), text)]
         case _:
             return []
+
+
+def _known(request_id: str, runs: Mapping[RunId, Run]) -> RunId | None:
+    """The run that has made the request, if one has."""
+    run_id = _run_of(request_id)
+    return run_id if run_id in runs else None
 
 
 def _run_of(request_id: str) -> RunId:

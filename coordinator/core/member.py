@@ -1,7 +1,14 @@
-"""One slot of a run: who holds it and where it stands. Changed by ``run`` alone."""
+"""One slot of a run: who holds it and where it stands. Changed by ``run`` and its parts alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+from coordinator.core.durable import Ledger, Tracked
+from coordinator.core.durable_values import Instant, codec
+from coordinator.core.effects import ClaimGpus, InspectGpus
+from coordinator.core.gpu import LeaseToken
 from coordinator.core.model import (
     Cause,
     Endpoint,
@@ -16,23 +23,31 @@ from coordinator.core.model import (
 from coordinator.core.transitions import MemberTrigger, next_member_phase
 
 
-class Member:
+class Member(Tracked):
     """Mutable state of one slot.
 
     ``incarnation`` is the task attempt that holds the slot, or held it last, ``past`` are those
     before it. ``last_heard_at`` starts at the reservation. ``stop_sent``: the holder was told to
     stop, so what happens to it afterwards is our doing.
+
+    Of its GPUs (``gang_leases``): ``offer`` are those that it can have where it is, ``granted``
+    those that it has, ``is_claiming`` until its agent has claimed them on its host, ``commands``
+    what its agent was told of them and still counts.
     """
 
     __slots__ = (
+        "commands",
         "endpoint",
         "executor",
         "exit",
+        "granted",
         "id",
         "incarnation",
+        "is_claiming",
         "is_ready",
         "last_heard_at",
         "metrics",
+        "offer",
         "past",
         "phase",
         "phase_at",
@@ -41,13 +56,35 @@ class Member:
         "task",
     )
 
-    def __init__(self, member_id: MemberId, now: float) -> None:
+    DURABLE: ClassVar = {
+        "phase": codec(MemberPhase),
+        "phase_at": codec(Instant),
+        "incarnation": codec(IncarnationId | None),
+        "past": codec(frozenset[IncarnationId]),
+        "executor": codec(ExecutorInfo | None),
+        "endpoint": codec(Endpoint | None),
+        "exit": codec(ExitReport | None),
+        "is_ready": codec(bool),
+        "stop_sent": codec(bool),
+        "task": codec(TaskState),
+        "step": codec(int),
+        "metrics": codec(Mapping[str, float]),
+        "offer": codec(tuple[str, ...]),
+        "granted": codec(Mapping[str, LeaseToken]),
+        "is_claiming": codec(bool),
+        "commands": codec(tuple[ClaimGpus | InspectGpus, ...]),
+    }
+
+    def __init__(
+        self, member_id: MemberId, now: float, run_id: str = "", ledger: Ledger | None = None
+    ) -> None:
+        self.track(ledger, "member", f"{run_id}/{member_id}")
         self.id = member_id
         self.phase = MemberPhase.EXPECTED
         self.phase_at = now
         self.last_heard_at = now
         self.incarnation: IncarnationId | None = None
-        self.past: set[IncarnationId] = set()
+        self.past: frozenset[IncarnationId] = frozenset()
         self.executor: ExecutorInfo | None = None
         self.endpoint: Endpoint | None = None
         self.exit: ExitReport | None = None
@@ -55,7 +92,11 @@ class Member:
         self.stop_sent = False
         self.task = TaskState()
         self.step = 0
-        self.metrics: dict[str, float] = {}
+        self.metrics: Mapping[str, float] = {}
+        self.offer: tuple[str, ...] = ()
+        self.granted: Mapping[str, LeaseToken] = {}
+        self.is_claiming = False
+        self.commands: tuple[ClaimGpus | InspectGpus, ...] = ()
 
     def move(self, trigger: MemberTrigger, now: float) -> None:
         """Follows the table."""
@@ -68,7 +109,7 @@ class Member:
         """A new incarnation takes the slot; the one before is proven gone or fenced."""
         self.move(MemberTrigger.RESERVE, now)
         if self.incarnation is not None:
-            self.past.add(self.incarnation)
+            self.past |= {self.incarnation}
         self.incarnation, self.executor, self.endpoint = incarnation, executor, endpoint
         self.exit = None
         self.is_ready = self.stop_sent = False
@@ -94,8 +135,8 @@ class Member:
         """Why it ended; None while it has not."""
         return self.exit.cause if self.exit is not None and self.is_settled else None
 
-    def view(self, gpus: tuple[str, ...] = (), obstacles: tuple[str, ...] = ()) -> MemberView:
-        """A frozen copy, with what was granted to it and what is in the way of more."""
+    def view(self, obstacles: tuple[str, ...] = ()) -> MemberView:
+        """A frozen copy, with what is in the way of GPUs that it waits for."""
         return MemberView(
             id=self.id,
             phase=self.phase,
@@ -107,6 +148,6 @@ class Member:
             task=self.task,
             step=self.step,
             metrics=dict(self.metrics),
-            gpus=gpus,
+            gpus=tuple(self.granted),
             gpu_obstacles=obstacles,
         )

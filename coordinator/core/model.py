@@ -224,7 +224,7 @@ class RunSpec:
     reservation_timeout: float = 600.0
     liveness_ttl: float = 15.0
     fence_timeout: float = 120.0
-    beat_interval: float = 3.0
+    beat_interval: float = 5.0
     grace: Mapping[Role, float] = field(default_factory=lambda: dict(DEFAULT_GRACE))
     completion: frozenset[Role] = frozenset()
     python_version: str = ""

@@ -6,27 +6,21 @@ from an older one changes nothing (R3). A refused event raises before anything i
 
 from __future__ import annotations
 
-from coordinator.core import claims, completion, diagnosis, events, invariants, liveness, roster
+from coordinator.core import claims, completion, diagnosis, events, liveness
 from coordinator.core import verdict as verdicts
-from coordinator.core.effects import Effect, Noted, RunChanged, SendStop, StandBy
-from coordinator.core.ending import Ending, Kind
+from coordinator.core.effects import Effect, Noted, SendStop, StandBy
+from coordinator.core.ending import Kind
 from coordinator.core.errors import InvalidReservation, StaleIncarnation
-from coordinator.core.gang import Gang
 from coordinator.core.gang_leases import check_offer
-from coordinator.core.lease_book import LeaseBook
 from coordinator.core.member import Member
 from coordinator.core.model import (
     Cause,
     ExitReport,
     Failure,
     MemberPhase,
-    RunId,
     RunPhase,
-    RunSpec,
-    RunView,
-    Slots,
 )
-from coordinator.core.owner import OwnerClock
+from coordinator.core.run_state import RunState
 from coordinator.core.transitions import MemberTrigger, RunTrigger, next_run_phase
 
 _NEVER = float("inf")
@@ -37,25 +31,8 @@ _ENDED = {
 }
 
 
-class Run:
-    """Mutable state of one run."""
-
-    def __init__(self, run_id: RunId, spec: RunSpec, book: LeaseBook, now: float) -> None:
-        self.run_id = run_id
-        self.spec = spec
-        self.phase = RunPhase.FORMING
-        self.revision = 1
-        self.created_at = now
-        self.ended_at = _NEVER
-        self._members = {slot: Member(slot, now) for slot in roster.members(spec.roles)}
-        self._silence = liveness.SilenceWatch(self._members.values(), spec)
-        self._forming_deadline = now + spec.reservation_timeout
-        self._owner = OwnerClock(spec.owner_timeout, now)
-        self._gang = Gang(run_id, spec, self._members.values(), book)
-        self._leases = self._gang.leases
-        self._ending: Ending | None = None
-        self._settled = False
-        self._slots = Slots()
+class Run(RunState):
+    """What happens to one run."""
 
     # -- events of the owner ---------------------------------------------------------------
 
@@ -144,7 +121,7 @@ class Run:
         if isinstance(event, events.SessionClosed):
             return []  # often our own transport's word: no sign of life
         if isinstance(event, events.Heard):  # refused, it is no sign of life either
-            self._leases.renew(member.id, event.leases, now)
+            self._leases.renew(member, event.leases, now)
         if member.phase is not MemberPhase.LOST or self.phase is RunPhase.FORMING:
             member.last_heard_at = max(member.last_heard_at, now)  # else its fence never came
         if isinstance(event, events.ProcessEnded):  # never a return: it says that it is gone
@@ -183,7 +160,7 @@ class Run:
             return [self._stop_command(member)]
         if member.phase is MemberPhase.STARTING:
             return [self._gang.start_command(member)]
-        return self._leases.said_last(member.id)
+        return self._leases.said_last(member)
 
     def _ready(self, member: Member, now: float) -> list[Effect]:
         member.is_ready = True
@@ -294,10 +271,9 @@ class Run:
         back = self._leases.give_back(now) if self.phase is RunPhase.FORMING else []
         self.phase = next_run_phase(self.phase, trigger)
         self._forming_deadline = _NEVER
-        members = list(self._members.values())
-        self._ending = Ending(self.spec, members, kind, reason, grace, failure)
+        self._ending = self._new_ending(kind, reason, grace, failure)
         # What had ended before counts too, but the first cause first: others were being replaced.
-        for member in sorted(members, key=lambda member: member is not first):
+        for member in sorted(self._members.values(), key=lambda each: each is not first):
             if member.is_settled:
                 self._ending.observe(member, now)
         return [*back, Noted(self.run_id, f"is to end, {kind.value}: {reason}"), *self._go_on(now)]
@@ -354,45 +330,3 @@ class Run:
     def _time_out(self, now: float) -> list[Effect]:
         text = diagnosis.timed_out(self.view(now), now)
         return self._fail(Failure(Cause.GANG_INCOMPLETE, text), now)
-
-    def next_deadline(self) -> float:
-        """When ``pass_time`` must be called at the latest; infinity after the end."""
-        if self.phase.is_terminal:
-            return _NEVER
-        own = self._owner.deadline if self._ending is None else self._ending.next_deadline()
-        return min(self._forming_deadline, self._silence.next_at, own)
-
-    def extend(self, seconds: float) -> None:
-        """The coordinator itself was away: extend everybody."""
-        self._silence.extend(seconds)
-        self._forming_deadline += seconds
-        self._owner.extend(seconds)
-        if self._ending is not None:
-            self._ending.extend(seconds)
-
-    # -- views -----------------------------------------------------------------------------
-
-    def _changed(self) -> list[Effect]:
-        self.revision += 1
-        return [RunChanged(self.run_id)]
-
-    def view(self, now: float) -> RunView:
-        """A frozen copy, without the diagnosis (``machine`` adds it)."""
-        return RunView(
-            run_id=self.run_id,
-            spec=self.spec,
-            phase=self.phase,
-            generation=self._gang.generation,
-            members=tuple(self._leases.view(member, now) for member in self._members.values()),
-            created_at=self.created_at,
-            revision=self.revision,
-            failure=self._ending.failure if self._ending else None,
-            stop_reason=self._ending.reason if self._ending else "",
-            settled=self._settled,
-            slots=self._slots,
-        )
-
-    def check_invariants(self) -> None:
-        """What must hold between events. Raises AssertionError."""
-        deadlines = self.next_deadline(), self._silence.next_at
-        invariants.check_run(self.phase, self._members.values(), self._settled, *deadlines)

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from typing import Any
 
-from coordinator.core.errors import FeatureUnavailable, InvalidRun
+from coordinator.core.errors import InvalidRun
 from coordinator.core.model import Endpoint
 
 _HOST = re.compile(r"[\w.:%-]+", re.ASCII)
@@ -47,22 +47,28 @@ def advertise(value: object) -> tuple[str, int | None] | None:
 
 
 def daemon(value: object) -> str | None:
-    """ "host:port" of a standalone coordinator, from "grpc://host:port"."""
+    """ "host:port" of a standalone coordinator, from "grpc://host:port" or "grpcs://..."."""
     if value is None:
         return None
-    scheme, separator, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
-    if separator and scheme.lower() == "grpcs":
-        raise FeatureUnavailable(
-            "TLS is not in this version: pass grpc://host:port, and keep the coordinator in a "
-            "network that you trust"
-        )
-    found = _host_and_port(rest.removesuffix("/")) if scheme.lower() == "grpc" else None
+    scheme, rest = _scheme_of(value)
+    found = _host_and_port(rest.removesuffix("/")) if scheme in ("grpc", "grpcs") else None
     if found is None or found[1] == 0:
         raise InvalidRun(
             "coordinator must be None (one is started for the run) or "
-            f'"grpc://host:port", where `tflease serve` listens, not {value!r}'
+            '"grpc://host:port", where `tflease serve` listens, or "grpcs://host:port" when it '
+            f"speaks TLS, not {value!r}"
         )
     return joined(*found)
+
+
+def is_secure(value: object) -> bool:
+    """Whether the coordinator at this address speaks TLS."""
+    return _scheme_of(value)[0] == "grpcs"
+
+
+def _scheme_of(value: object) -> tuple[str, str]:
+    scheme, separator, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
+    return (scheme.lower(), rest) if separator else ("", "")
 
 
 def ports(value: object) -> tuple[int, int] | None:

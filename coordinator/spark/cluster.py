@@ -60,6 +60,9 @@ class TFCluster:
         progress: bool | ProgressCallback = True,
         coordinator: str | None = None,
         token_file: str | os.PathLike[str] | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        cert_file: str | os.PathLike[str] | None = None,
+        key_file: str | os.PathLike[str] | None = None,
         owner_timeout: float = 300.0,
         advertise: str | None = None,
         ports: str | tuple[int, int] | None = None,
@@ -92,9 +95,15 @@ class TFCluster:
             progress: show what is waited for on standard error; or a function that is called
                 with the run (``RunView``) whenever something has changed.
             coordinator: "grpc://host:port" of a standalone coordinator (``tflease serve``), as
-                driver and executors reach it; default: one is started for the run.
+                driver and executors reach it, "grpcs://host:port" of one that speaks TLS; default:
+                one is started for the run, which always does.
             token_file: the file with that coordinator's token; default: what $TFLEASE_TOKEN_FILE
                 names, or ``~/.config/tflease/token``.
+            ca_file: PEM; with "grpcs://": who that coordinator's certificate must come from;
+                default: anybody that the system trusts. Files of the driver's machine: members get
+                what is in them with their tasks.
+            cert_file, key_file: PEM; this side's own certificate and its key, for a coordinator
+                that wants to see one (``tflease serve --tls-client-ca``).
             owner_timeout: seconds that this driver may be away from a standalone coordinator
                 before that cancels the run.
             advertise: "host" or "host:port" where executors reach the run's own coordinator, when
@@ -110,9 +119,9 @@ class TFCluster:
             InvalidRun: arguments that make no sense; PayloadNotPicklable names the object.
             SparkUnusable: the session is stopped or of another kind.
             NotEnoughSlots: Spark can never seat so many members, or give them so many GPUs.
-            FeatureUnavailable: feeding from Spark, TLS, Spark Connect without a standalone
-                coordinator.
-            Unauthenticated: no token for the standalone coordinator, or a wrong one.
+            FeatureUnavailable: feeding from Spark, Spark Connect without a standalone coordinator.
+            Unauthenticated: no token for the standalone coordinator, or a wrong one; a file for
+                TLS that is of no use.
             ReservationTimeout: the members were not all there in time; says who and why, and who
                 holds the GPUs that they wait for.
             TrainingFailed: a member failed before all had entered ``main_fun``.
@@ -134,6 +143,9 @@ class TFCluster:
             progress=progress,
             coordinator=coordinator,
             token_file=token_file,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
             owner_timeout=owner_timeout,
             advertise=advertise,
             ports=ports,
@@ -196,6 +208,12 @@ class TFCluster:
     def status(self) -> RunView:
         """The run as the coordinator last told it; times are Unix seconds."""
         return self._session.view
+
+    @property
+    def metrics_url(self) -> str:
+        """Where this machine can read the metrics of the run's own coordinator, in Prometheus'
+        text format (docs/metrics.md); empty where a standalone one is used."""
+        return self._launch.coordinator.metrics_url
 
     def logs(self, member: str | None = None, max_bytes: int = 64 * 1024) -> str:
         """The end of what a member ("worker:1") has printed, read from its executor now, at most

@@ -27,9 +27,10 @@ def open_session(spark: Any, *, has_daemon: bool) -> ConnectGateway:
     if not has_daemon:
         raise FeatureUnavailable(
             "with Spark Connect this machine may be out of the executors' reach, so no coordinator "
-            "is started here: start one with `tflease serve --listen 0.0.0.0:7787 --insecure` on a "
-            'machine that the executors reach, and pass coordinator="grpc://that-machine:7787" '
-            "(--insecure because this version speaks plaintext: in a network that you trust)"
+            "is started here: start one with `tflease serve --listen 0.0.0.0:7787 --tls-cert ... "
+            "--tls-key ...` on a machine that the executors reach, and pass "
+            'coordinator="grpcs://that-machine:7787" (docs/security.md says how to make a '
+            "certificate)"
         )
     if spark.is_stopped:
         raise SparkUnusable("this Spark Connect session has been stopped: pass a new one")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import coordinator
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
-from coordinator.embedded import EmbeddedConfig
+from coordinator.embedded import ENVIRONMENT, EmbeddedConfig
 from coordinator.security import new_token
 from coordinator.spark.addresses import joined
 
@@ -28,8 +29,8 @@ class CoordinatorProcess:
     """A child of the driver, in a session of its own so that Ctrl-C does not reach it.
 
     ``address``: "host:port" for clients on executors. ``own_address``: for the driver, which takes
-    the direct way: a NAT often does not let its own inside in again. ``token``: for both.
-    ``patience``: 0, for when it is gone it is gone for good.
+    the direct way: a NAT often does not let its own inside in again. ``token`` and ``tls``: for
+    both. ``patience``: 0, for when it is gone it is gone for good.
     """
 
     patience = 0.0
@@ -41,7 +42,8 @@ class CoordinatorProcess:
         """``told_host``, ``told_port``: where executors reach it; None: the port that it listens
         on. Raises CoordinatorUnavailable when it does not come up."""
         self.token = new_token()
-        environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+        self.tls: ClientTls | None = None
+        environment = {**os.environ, **ENVIRONMENT}
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_ROOT, inherited)))
         environment["PYTHONSAFEPATH"] = "1"  # else a random.py in the working directory is ours
@@ -54,7 +56,7 @@ class CoordinatorProcess:
         )
         try:
             config = EmbeddedConfig(self.token, os.getpid(), bind_host, port)
-            found_port = self._handshake(config)
+            found_port, self.tls, self.metrics_url = self._handshake(config)
         except BaseException:
             self.kill()
             raise
@@ -62,7 +64,7 @@ class CoordinatorProcess:
         own_host = "127.0.0.1" if bind_host in _WILDCARDS else bind_host
         self.own_address = joined(own_host, found_port)
 
-    def _handshake(self, config: EmbeddedConfig) -> int:
+    def _handshake(self, config: EmbeddedConfig) -> tuple[int, ClientTls, str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
@@ -72,7 +74,7 @@ class CoordinatorProcess:
         answer = self._parse(self._read_line(deadline), deadline)
         if "error" in answer:
             raise CoordinatorUnavailable(f"the coordinator did not start: {answer['error']}")
-        return int(answer["port"])
+        return int(answer["port"]), ClientTls.of(answer["tls"]), str(answer["metrics"])
 
     def _parse(self, line: bytes, deadline: float) -> dict[str, Any]:
         if not line:
@@ -83,7 +85,8 @@ class CoordinatorProcess:
         try:
             return dict(json.loads(line))
         except (TypeError, ValueError):
-            return {"error": f"it said {line[:200]!r}"}
+            # What may be the beginning of a key is not shown.
+            return {"error": f"it said {line[:20]!r}"}
 
     def _read_line(self, deadline: float) -> bytes:
         assert self._process.stdout is not None

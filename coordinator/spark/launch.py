@@ -7,10 +7,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
-from coordinator.client import RunClient
+from coordinator.client import CreatedRun, RunClient
 from coordinator.core import roster
 from coordinator.core.ending import stop_bound
-from coordinator.core.errors import CoordinatorUnavailable, TfleaseError, Unauthenticated
+from coordinator.core.errors import (
+    CoordinatorUnavailable,
+    PermissionDenied,
+    TfleaseError,
+    Unauthenticated,
+)
+from coordinator.core.handshakes import advice
 from coordinator.core.model import LogChunk, MemberId, RunId, RunView
 from coordinator.spark import profiles
 from coordinator.spark.coordinators import coordinator_for
@@ -47,9 +53,13 @@ class Launch:
         with ExitStack() as undo:
             self.coordinator = coordinator_for(options, gateway)
             undo.callback(self.coordinator.kill)
-            self._client = RunClient(self.coordinator.own_address, self.coordinator.token)
+            self._client = RunClient(
+                self.coordinator.own_address, self.coordinator.token, self.coordinator.tls
+            )
             undo.callback(self._client.close)
-            run = self._create()
+            created = self._create()
+            run = created.view
+            self._client.use_token(created.owner_token)  # the run's own: less can go wrong with it
             undo.callback(self._forget, run.run_id)
             self.session = RunSession(
                 self._client,
@@ -69,18 +79,21 @@ class Launch:
             self._task = options.task(
                 str(run.run_id),
                 self.coordinator.address,
-                self.coordinator.token,
+                created.agent_token,
                 work,
                 _CONNECT_TIMEOUT,
                 run.created_at,
+                self.coordinator.tls,
             )
             undo.pop_all()
 
-    def _create(self) -> RunView:
+    def _create(self) -> CreatedRun:
         try:
             return self._client.create(self._options.spec)
-        except (CoordinatorUnavailable, Unauthenticated) as error:
-            raise type(error)(f"{self.coordinator.name}: {error}", error.metadata) from None
+        except (CoordinatorUnavailable, Unauthenticated, PermissionDenied) as error:
+            hint = advice(error.message, self.coordinator.tls)
+            text = f"{self.coordinator.name}: {error}{f' ({hint})' if hint else ''}"
+            raise type(error)(text, error.metadata) from None
 
     def _forget(self, run_id: RunId) -> None:
         """A daemon would keep it until its owner's time is over."""

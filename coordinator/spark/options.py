@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from coordinator.core.access import ClientTls
 from coordinator.core.completion import completion_roles
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
 from coordinator.core.model import DEFAULT_GRACE, VERSION, Role, Roles, RunSpec, RunView
@@ -18,6 +19,9 @@ from executor_agent.spark_task import MemberTask
 
 ProgressCallback = Callable[[RunView], object]
 """Called with the run as it is, on a thread of tflease's, whenever something has changed."""
+
+
+FilePath = str | os.PathLike[str]
 
 
 class InputMode(enum.Enum):
@@ -33,7 +37,8 @@ class InputMode(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a run was asked to be. ``daemon``: "host:port" of a standalone coordinator; mutually
-    exclusive with ``bind`` and ``advertise``, and what ``token_file`` is for."""
+    exclusive with ``bind`` and ``advertise``, and what ``token_file`` is for. ``is_secure``: it
+    speaks TLS, and ``ca_file``, ``cert_file`` and ``key_file`` are for that."""
 
     spec: RunSpec
     preload: tuple[str, ...]
@@ -43,7 +48,11 @@ class Options:
     bind: tuple[str, int] | None = None
     progress: bool | ProgressCallback = True
     daemon: str | None = None
+    is_secure: bool = False
     token_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     advertise: tuple[str, int | None] | None = None
     ports: tuple[int, int] | None = None
     network: str | None = None
@@ -67,7 +76,10 @@ class Options:
         bind: str | None,
         progress: bool | ProgressCallback,
         coordinator: str | None,
-        token_file: str | os.PathLike[str] | None,
+        token_file: FilePath | None,
+        ca_file: FilePath | None,
+        cert_file: FilePath | None,
+        key_file: FilePath | None,
         owner_timeout: float,
         advertise: str | None,
         ports: str | tuple[int, int] | None,
@@ -77,7 +89,9 @@ class Options:
         """Raises InvalidRun, FeatureUnavailable."""
         _check_features(input_mode)
         daemon = addresses.daemon(coordinator)
+        is_secure = addresses.is_secure(coordinator)
         _check_places(daemon, bind, advertise, token_file)
+        _check_tls(is_secure, {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file})
         owner_seconds = arguments.seconds("owner_timeout", owner_timeout)
         spec = RunSpec(
             roles=Roles.of(roles),
@@ -104,7 +118,11 @@ class Options:
             bind=addresses.bind(bind),
             progress=progress,
             daemon=daemon,
+            is_secure=is_secure,
             token_file=arguments.path("token_file", token_file),
+            ca_file=arguments.path("ca_file", ca_file),
+            cert_file=arguments.path("cert_file", cert_file),
+            key_file=arguments.path("key_file", key_file),
             advertise=addresses.advertise(advertise),
             ports=addresses.ports(ports),
             network=addresses.network(network),
@@ -142,6 +160,7 @@ class Options:
         payload: bytes,
         connect_timeout: float,
         created_at: float = 0.0,
+        tls: ClientTls | None = None,
     ) -> MemberTask:
         """What the run's Spark tasks do; its members are filled in for each job."""
         return MemberTask(
@@ -161,6 +180,7 @@ class Options:
             anchor=self.anchor,
             gpus={role.value: self.spec.gpus.count(role) for role in Role},
             created_at=created_at,
+            tls=None if tls is None else tls.to_plain(),
         )
 
 
@@ -186,3 +206,15 @@ def _check_places(daemon: str | None, bind: object, advertise: object, token_fil
                 f"{name} is for the coordinator that is started for the run, and coordinator=... "
                 "names one that listens already: leave one of them out"
             )
+
+
+def _check_tls(is_secure: bool, files: Mapping[str, object]) -> None:
+    """Whoever names a certificate must not get plaintext."""
+    given = [name for name, value in files.items() if value is not None]
+    if given and not is_secure:
+        raise InvalidRun(
+            f"{given[0]} is for a coordinator of its own that speaks TLS: pass "
+            'coordinator="grpcs://host:port" too'
+        )
+    if is_secure and (files["cert_file"] is None) != (files["key_file"] is None):
+        raise InvalidRun("cert_file and key_file belong together: pass both, or none")

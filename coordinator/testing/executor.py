@@ -8,6 +8,7 @@ import secrets
 from contextlib import suppress
 from types import TracebackType
 
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.gpu import LeaseToken
 from coordinator.core.model import (
@@ -73,6 +74,7 @@ class FakeExecutor:
         python_version: str = "",
         client: ReservationClient | None = None,
         gates: Gates | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self.run_id = run_id
         self.member = MemberId.parse(member) if isinstance(member, str) else member
@@ -94,7 +96,8 @@ class FakeExecutor:
         self.moments: dict[Moment, float] = {}
         self._address = address
         self._token = token
-        self._client = client or ReservationClient(address, token)
+        self._tls = tls
+        self._client = client or ReservationClient(address, token, tls)
         self._owns_client = client is None
         self._session: FakeSession | None = None
         self._half_open: list[Attendance] = []
@@ -138,6 +141,7 @@ class FakeExecutor:
             host=self.conduct.host,
             python_version=self.info.python_version,
             client=None if token or self._owns_client else self._client,
+            tls=self._tls,
             gates=self.gates,
         )
 

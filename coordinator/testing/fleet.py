@@ -12,6 +12,7 @@ from types import TracebackType
 
 import coordinator
 from coordinator.core import roster
+from coordinator.core.access import ClientTls
 from coordinator.core.model import Roles, RunId
 from coordinator.testing.outcome import Crew, Outcome, line, moments_of
 from coordinator.testing.script import Moment, Script
@@ -56,6 +57,7 @@ class FakeFleet:
         processes: int = 4,
         shares_connections: bool = False,
         python_version: str = "",
+        tls: ClientTls | None = None,
     ) -> None:
         scripts = scripts or {}
         members = [str(member) for member in roster.members(roles)]
@@ -77,6 +79,7 @@ class FakeFleet:
                     parent_pid=os.getpid(),
                     shares_connection=shares_connections,
                     python_version=python_version,
+                    tls=None if tls is None else tls.to_plain(),
                     scripts={member: scripts.get(member) for member in share},
                 ).to_line(),
                 self._take,

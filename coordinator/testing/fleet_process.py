@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import AsyncExitStack
 
+from coordinator.core.access import tls_of
 from coordinator.core.errors import TfleaseError
 from coordinator.core.model import RunId
 from coordinator.member_client import ReservationClient
@@ -111,10 +112,11 @@ async def _pipes() -> tuple[asyncio.StreamReader, asyncio.WriteTransport]:
 
 async def _run(crew: Crew) -> None:
     gates = Gates()
+    tls = tls_of(crew.tls)
     async with AsyncExitStack() as stack:
         shared = None
         if crew.shares_connection:
-            shared = ReservationClient(crew.address, crew.token)
+            shared = ReservationClient(crew.address, crew.token, tls)
             stack.push_async_callback(shared.close)
         executors = {
             member: FakeExecutor(
@@ -125,6 +127,7 @@ async def _run(crew: Crew) -> None:
                 python_version=crew.python_version,
                 client=shared,
                 gates=gates,
+                tls=tls,
             )
             for member in crew.scripts
         }

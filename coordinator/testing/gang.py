@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 
 from coordinator.core import roster
+from coordinator.core.access import ClientTls
 from coordinator.core.model import ExitReport, Roles, RunId, RunSpec, RunView
 from coordinator.member_client import ReservationClient
 from coordinator.testing.clock import ManualClock
@@ -48,11 +49,12 @@ class FakeGang:
         beating: bool = True,
         python_version: str = "",
         hosts: FakeHost | Mapping[str, FakeHost] | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self.run_id = run_id
         self.gates = Gates()
         self._beating = beating
-        self._client = ReservationClient(address, token)
+        self._client = ReservationClient(address, token, tls)
         self.members = {
             str(member): FakeExecutor(
                 address,
@@ -63,6 +65,7 @@ class FakeGang:
                 host=hosts.get(str(member)) if isinstance(hosts, Mapping) else hosts,
                 client=self._client,
                 gates=self.gates,
+                tls=tls,
             )
             for member in roster.members(roles)
         }

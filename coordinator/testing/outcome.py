@@ -59,6 +59,7 @@ class Crew:
     python_version: str
     scripts: Mapping[str, Script | None]
     """By member; None: a good member of its role."""
+    tls: Mapping[str, str] | None = field(default=None, repr=False)
 
     def to_line(self) -> bytes:
         """One line. Raises ValueError when a script cannot travel."""

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+from coordinator.authority import new_authority
+from coordinator.core.access import ClientTls, ServerTls
 from coordinator.core.model import RunId, RunSpec, RunView
 from coordinator.engine import Engine
 from coordinator.security import new_token
@@ -15,7 +17,7 @@ from coordinator.testing.clock import ManualClock
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A coordinator that listens. ``address`` and ``token`` are what clients need.
+    """A coordinator that listens. ``address``, ``token`` and ``tls`` are what clients need.
 
     A synchronous ``coordinator.client.RunClient`` blocks the event loop that the server needs:
     call it in a thread (``asyncio.to_thread``).
@@ -25,6 +27,7 @@ class Serving:
     token: str
     engine: Engine
     server: Server
+    tls: ClientTls | None = None
 
     def create_run(self, spec: RunSpec) -> RunId:
         """A new run; its reservation clock has started."""
@@ -49,12 +52,17 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    engine: Engine | None = None, *, token: str = "", clock: ManualClock | None = None
+    engine: Engine | None = None,
+    *,
+    token: str = "",
+    clock: ManualClock | None = None,
+    tls: bool | ServerTls = False,
 ) -> AsyncIterator[Serving]:
     """A coordinator on 127.0.0.1, on a port that is free; stopped on leaving.
 
-    ``token``: a new one when empty. ``clock``: time passes when the test says so. The engine's
-    invariants are checked on leaving, unless the test has failed already::
+    ``token``: a new one when empty. ``clock``: time passes when the test says so. ``tls``: True:
+    with an authority of its own, as an embedded coordinator; or the server's side of it. The
+    engine's invariants are checked on leaving, unless the test has failed already::
 
         async with serving() as coordinator:
             client = ReservationClient(coordinator.address, coordinator.token)
@@ -64,10 +72,18 @@ async def serving(
     if clock is not None:
         clock.attach(engine)
     token = token or new_token()
-    server = Server(engine, token)
+    server_tls, client_tls = _both_sides(tls)
+    server = Server(engine, token, server_tls)
     port = await server.start()
     try:
-        yield Serving(f"127.0.0.1:{port}", token, engine, server)
+        yield Serving(f"127.0.0.1:{port}", token, engine, server, client_tls)
         engine.check_invariants()
     finally:
         await server.stop(grace=0.0)
+
+
+def _both_sides(tls: bool | ServerTls) -> tuple[ServerTls | None, ClientTls | None]:
+    """Of a server's side alone the clients' is the test's business."""
+    if isinstance(tls, ServerTls):
+        return tls, None
+    return new_authority() if tls else (None, None)

@@ -16,10 +16,14 @@ class CreateRunRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_model_pb2.RunSpec, _Mapping]] = ...) -> None: ...
 
 class CreateRunResponse(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "owner_token", "agent_token")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    OWNER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AGENT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     run: _model_pb2.Run
-    def __init__(self, run: _Optional[_Union[_model_pb2.Run, _Mapping]] = ...) -> None: ...
+    owner_token: str
+    agent_token: str
+    def __init__(self, run: _Optional[_Union[_model_pb2.Run, _Mapping]] = ..., owner_token: _Optional[str] = ..., agent_token: _Optional[str] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run_id",)

@@ -83,7 +83,8 @@ class RunServiceServicer(object):
 
     def CreateRun(self, request, context):
         """Creates a run and starts its reservation clock. Idempotent by request_id.
-        INVALID_ARGUMENT (INVALID_RUN): the spec makes no sense.
+        INVALID_ARGUMENT (INVALID_RUN): the spec makes no sense. RESOURCE_EXHAUSTED (LIMIT_EXCEEDED):
+        too many runs, or too many members.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,11 +1,13 @@
 """What the Spark task tells the agent. PURE.
 
-It arrives in an anonymous file, never in argv or the environment: it holds the run's token.
+It arrives in an anonymous file, never in argv or the environment: it holds the run's token and the
+key of its clients.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 
@@ -20,7 +22,8 @@ class AgentConfig:
     member advertises its address in it. None: the address on the route to the coordinator.
     ``gpus``: how many the member's role asked for. ``gpu_addresses``: those that Spark has assigned
     to the task; None: it has assigned none, so that any of the host will do. ``created_at``: when
-    the driver made the run, Unix time: the same for all of its members.
+    the driver made the run, Unix time: the same for all of its members. ``tls``: what the client
+    needs for TLS, as plain texts; None: the coordinator speaks plaintext.
     """
 
     coordinator: str
@@ -41,6 +44,7 @@ class AgentConfig:
     gpus: int = 0
     gpu_addresses: tuple[str, ...] | None = None
     created_at: float = 0.0
+    tls: Mapping[str, str] | None = field(default=None, repr=False)
 
     def to_json(self) -> str:
         """The text that ``from_json`` reads."""
@@ -60,6 +64,9 @@ class AgentConfig:
                 values["gpu_addresses"] = tuple(map(str, values["gpu_addresses"]))
             if not int(values.get("gpus", 0)) >= 0:
                 raise ValueError(f"{values['gpus']} GPUs cannot be asked for")
+            tls = values.get("tls")
+            if tls is not None and not all(isinstance(text, str) for text in tls.values()):
+                raise ValueError("tls is made of texts")
             return cls(**values)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"broken agent configuration: {error}") from None

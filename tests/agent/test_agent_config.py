@@ -23,6 +23,7 @@ CONFIG = AgentConfig(
     grace=5.0,
     connect_timeout=60.0,
 )
+TLS = {"ca": "an authority", "certificate": "ours", "key": "a key", "server_name": "it"}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ CONFIG = AgentConfig(
         replace(CONFIG, ports=(40000, 40003), network="10.2.0.0/24", log_dir="/l"),
         replace(CONFIG, gpus=2, gpu_addresses=("0", "GPU-1"), created_at=1.5),
         replace(CONFIG, gpu_addresses=()),
+        replace(CONFIG, tls=TLS),
     ],
 )
 def test_a_configuration_arrives_as_it_was_sent(config: AgentConfig) -> None:
@@ -39,8 +41,10 @@ def test_a_configuration_arrives_as_it_was_sent(config: AgentConfig) -> None:
     assert AgentConfig.from_json(config.to_json().encode()) == config
 
 
-def test_the_token_is_not_shown() -> None:
-    assert "a secret" not in repr(CONFIG)
+def test_the_token_and_the_key_are_not_shown() -> None:
+    shown = repr(replace(CONFIG, tls=TLS))
+    assert "a secret" not in shown
+    assert "a key" not in shown
 
 
 def changed(**values: Any) -> str:
@@ -63,6 +67,9 @@ def changed(**values: Any) -> str:
         changed(gpus=-1),
         changed(gpus="many"),
         changed(gpu_addresses=1),
+        changed(tls="a key"),
+        changed(tls={"ca": 1}),
+        changed(tls=[]),
     ],
 )
 def test_anything_but_a_complete_configuration_is_refused(text: str) -> None:

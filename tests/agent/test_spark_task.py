@@ -50,6 +50,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "PYTHON_WORKER_FACTORY_SECRET",
         "PYTHON_WORKER_FACTORY_PORT",
+        "_SPARK_AUTH_SECRET",
+        "_SPARK_SSL_RPC_TRUST_STORE_PASSWORD",
         "SPARK_CONNECT_AUTHENTICATE_TOKEN",
     ],
 )

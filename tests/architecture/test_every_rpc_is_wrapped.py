@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator import gpu_service, log_service, service
+from coordinator import event_service, gpu_service, log_service, service
 from coordinator.core.errors import StaleIncarnation
 from coordinator.security import call_metadata
 from coordinator.testing import Serving, serving
@@ -20,7 +20,11 @@ from tests.integration.grpc import raw
 pytestmark = pytest.mark.timeout(60)
 
 METHODS = raw.methods()
-MODULES = {"LogService": log_service, "GpuLeaseService": gpu_service}
+MODULES = {
+    "LogService": log_service,
+    "GpuLeaseService": gpu_service,
+    "EventService": event_service,
+}
 SECRET = "what only our own log may say"
 
 
@@ -56,6 +60,7 @@ def test_the_services_are_those_of_the_contract() -> None:
         "coordinator.v1.ReservationService",
         "coordinator.v1.LogService",
         "coordinator.v1.GpuLeaseService",
+        "coordinator.v1.EventService",
     }
 
 

@@ -12,9 +12,11 @@ EXPORTS = [
     "FeatureUnavailable",
     "InputMode",
     "InvalidRun",
+    "LimitExceeded",
     "LogUnavailable",
     "NotEnoughSlots",
     "PayloadNotPicklable",
+    "PermissionDenied",
     "ReleaseUnproven",
     "ReservationTimeout",
     "Roles",
@@ -25,6 +27,7 @@ EXPORTS = [
     "TfleaseError",
     "TrainingFailed",
     "Unauthenticated",
+    "doctor",
 ]
 
 

@@ -32,6 +32,7 @@ BETWEEN_PACKAGES = {
     # The executor is a client like any other.
     "executor_agent -> coordinator": {
         "executor_agent": (
+            "coordinator.core.access",
             "coordinator.core.errors",
             "coordinator.core.gpu",
             "coordinator.core.model",
@@ -40,7 +41,7 @@ BETWEEN_PACKAGES = {
     },
     "coordinator -> executor_agent": {
         # Only to hand Spark the function that its task runs.
-        "coordinator.spark": ("executor_agent.spark_task",),
+        "coordinator.spark": ("executor_agent.spark_task", "executor_agent.examination"),
         # A command that is run on an executor's machine, and does there what an agent does.
         "coordinator.cli.reap lazily": ("executor_agent.leftovers",),
     },
@@ -49,9 +50,11 @@ BETWEEN_PACKAGES = {
 # Who may import what is heavy, or is one room's business. "lazily": inside a function only, so that
 # importing the module stays cheap and works where the library is missing.
 SPEAKS_PROTOBUF = (
-    "coordinator.client", "coordinator.embedded", "coordinator.gpu_client",
-    "coordinator.gpu_service", "coordinator.gpu_wire", "coordinator.interceptors",
-    "coordinator.member_client",
+    "coordinator.calls", "coordinator.channels",
+    "coordinator.client", "coordinator.embedded", "coordinator.event_client",
+    "coordinator.event_service", "coordinator.gpu_client",
+    "coordinator.gpu_service", "coordinator.gpu_wire",
+    "coordinator.member_client", "coordinator.metrics_aspect", "coordinator.limiting",
     "coordinator.log_service",
     "coordinator.security", "coordinator.server", "coordinator.service", "coordinator.status",
     "coordinator.wire",
@@ -67,7 +70,9 @@ OWNERS = {
     "psutil": ("executor_agent.spark_chain",),
     "py4j": ("coordinator.spark",),
     "pynvml": ("executor_agent.nvml lazily",),
-    "pyspark": ("coordinator.spark", "executor_agent.spark_task lazily"),
+    "pyspark": (
+        "coordinator.spark", "executor_agent.examination lazily", "executor_agent.spark_task lazily",
+    ),
     "tensorflow": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
     "tf_keras": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
 }

@@ -51,7 +51,9 @@ def test_help_of_the_module_lists_every_command() -> None:
     shown = tflease("--help")
     assert shown.returncode == 0, shown.stderr
     words = shown.stdout.split()
-    assert {"doctor", "logs", "reap", "serve", "status", "stop", "version"} <= set(words)
+    commands = {"doctor", "leases", "logs", "reap", "runs", "serve", "status", "stop", "version"}
+    assert commands <= set(words)
+    assert "--install-completion" in words
 
 
 def test_version_names_everything_that_matters() -> None:
@@ -83,6 +85,9 @@ def test_version_as_json() -> None:
         ("serve", "--help"),
         ("status", "--help"),
         ("stop", "--help"),
+        ("logs", "--help"),
+        ("leases", "--help"),
+        ("leases", "clear", "--help"),
         ("reap", "--help"),
     ],
 )
@@ -90,6 +95,12 @@ def test_help(arguments: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(app, list(arguments))
     assert "Usage: " in shown.output
     assert "Traceback" not in shown.output
+
+
+@pytest.mark.parametrize("command", ["runs", "status", "stop", "logs", "leases", "doctor", "reap"])
+def test_help_has_the_exit_codes(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert "exit code" in shown.output.lower()
 
 
 def test_an_unknown_command_is_refused_by_name() -> None:

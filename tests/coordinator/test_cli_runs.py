@@ -6,7 +6,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from coordinator.cli import connection, run_json, run_tables
+from coordinator.cli import connection, place, run_json, run_tables
 from coordinator.core import roster
 from coordinator.core.model import (
     MemberPhase,
@@ -48,9 +48,11 @@ def test_what_is_no_address_is_refused_by_name(text: str) -> None:
         connection.parse_address(text)
 
 
-def test_a_scheme_that_promises_tls_is_refused() -> None:
-    with pytest.raises(ValueError, match="plaintext"):
-        connection.parse_address("grpcs://host:1")
+def test_the_scheme_tells_whether_it_is_tls() -> None:
+    assert connection.parse_address("grpcs://[::1]:7787") == ("::1", 7787)
+    assert place.speaks_tls("grpcs://host:1")
+    assert not place.speaks_tls("grpc://host:1")
+    assert not place.speaks_tls("host:1")
 
 
 def test_a_run_is_chosen_by_the_beginning_of_its_id() -> None:

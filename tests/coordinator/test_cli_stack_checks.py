@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.check import RANGES
 from coordinator.cli import probe
 from coordinator.cli.checks import Check, Status, host, stack
 from coordinator.cli.probe import Interpreter
@@ -134,7 +135,7 @@ def test_the_ranges_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
     wanted = {*project["dependencies"], *chain.from_iterable(extras)}
-    for name, (first, before) in stack.RANGES.items():
+    for name, (first, before) in RANGES.items():
         requirement = f"{name}>={first}" + (f",<{before}" if before else "")
         assert requirement in wanted
     assert project["requires-python"] == ">=" + ".".join(map(str, host.OLDEST_PYTHON))

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from typing import Any
 
+from coordinator.core.access import ClientTls
 from coordinator.core.model import RunId
 from executor_agent.core.agent_config import AgentConfig
 from executor_agent.core.supervision import Tombstone
@@ -24,7 +25,14 @@ class AttendingTree:
         self.member = member
 
     async def start(
-        self, run_id: RunId, coordinator: str, token: str, *, forming: bool = False, **more: Any
+        self,
+        run_id: RunId,
+        coordinator: str,
+        token: str,
+        *,
+        tls: ClientTls | None = None,
+        forming: bool = False,
+        **more: Any,
     ) -> None:
         """Returns when the member and all its descendants are there. ``forming``: other members
         are missing, so that it is never started."""
@@ -41,6 +49,7 @@ class AttendingTree:
             claim=str(member.claim),
             grace=5.0,
             connect_timeout=20.0,
+            tls=None if tls is None else tls.to_plain(),
         )
         await asyncio.to_thread(
             member.start,

@@ -41,6 +41,8 @@ class Member:
         connect_timeout: float = 20.0,
         gpus: GpuOffer = NO_GPUS,
     ) -> None:
+        self.run_id = run_id
+        self.incarnation = IncarnationId("attempt-1")
         self.starts: asyncio.Queue[Start] = asyncio.Queue()
         self.stops: asyncio.Queue[Stop] = asyncio.Queue()
         self.about_gpus: asyncio.Queue[InspectGpus | ClaimGpus] = asyncio.Queue()
@@ -49,7 +51,7 @@ class Member:
         self.client = client or ReservationClient(address, token)
         self.membership = Membership(
             self.client,
-            (run_id, WORKER, IncarnationId("attempt-1")),
+            (run_id, WORKER, self.incarnation),
             coordinator=address,
             connect_timeout=connect_timeout,
             on_start=self.starts.put_nowait,

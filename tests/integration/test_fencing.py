@@ -299,10 +299,10 @@ async def test_a_frozen_coordinator_is_a_fence_and_hears_of_it_by_the_row_when_i
 ) -> None:
     """O13: its connections stay open all the while, and the kernel takes what is sent to it."""
     with EmbeddedProcess(tmp_path / "coordinator.log") as process:
-        client = RunClient(process.address, process.token)
+        client = process.client()
         try:
             run_id = (await asyncio.to_thread(client.create, SOON)).run_id
-            await tree.start(run_id, process.address, process.token)
+            await tree.start(run_id, process.address, process.token, tls=process.tls)
             process.signal(signal.SIGSTOP)
             tombstone = await fenced(tree, process.address)
             process.signal(signal.SIGCONT)

@@ -82,6 +82,7 @@ class Agent:
         self.count = count  # of GPUs that it needs
         self.boot_id = host.boot_id
         self.is_alive = True
+        self.is_admitted = False  # its reservation was answered
         self.is_paused = False
         self.must_stop = False
         self.clock = clock

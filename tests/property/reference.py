@@ -72,6 +72,10 @@ class Reference:
             clock.update({slot: at + seconds for slot, at in clock.items()})
         self.first_end_at += seconds
 
+    def restart(self, now: float) -> None:
+        """The coordinator has come back: everybody's silence begins anew."""
+        self.heard_at = dict.fromkeys(self.heard_at, now)
+
     def judge(
         self,
         event: events.Event,

@@ -7,15 +7,12 @@ TFLEASE_HISTORIES=10000 looks at so many histories, other ones each time.
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from coordinator.core import effects, events
-from coordinator.core.errors import TfleaseError
-from coordinator.core.machine import Machine
+from coordinator.core import events
 from coordinator.core.model import (
     Cause,
     ExitReport,
@@ -25,7 +22,8 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
-from tests.property.gpu_world import FENCE_TIMEOUT, Agent, Gpu, Host, User
+from tests.property.gpu_daemon import Daemon
+from tests.property.gpu_world import FENCE_TIMEOUT, Agent, User
 
 HISTORIES = int(os.environ.get("TFLEASE_HISTORIES", "0"))
 ASIDE = "put aside by an operator"
@@ -33,67 +31,13 @@ FAIR = 600
 """Seconds within which everything must have come right, once nothing goes wrong any more."""
 
 
-class History:
+class History(Daemon):
     """One coordinator, two hosts with two GPUs each, some runs, and whatever happens to them."""
-
-    def __init__(self, seed: int) -> None:
-        self.choose = random.Random(seed)
-        self.machine = Machine("book")
-        self.now = 0.0
-        self.hosts = [Host("x", 2), Host("y", 2)]
-        self.agents: list[Agent] = []
-        self.runs: dict[RunId, list[Host]] = {}
-        self.grants = 0
-        self.last = {uuid: 0 for host in self.hosts for uuid in host.gpus}
-
-    # -- the coordinator -------------------------------------------------------------------
-
-    def feed(self, event: events.Event) -> bool:
-        """Whether it was accepted."""
-        try:
-            done = self.machine.handle(event, self.now)
-        except TfleaseError:
-            return False
-        finally:
-            self.machine.check_invariants()
-            self.judge()
-        for effect in done:
-            if isinstance(effect, effects.Command):
-                for agent in self.agents:
-                    if agent.who[2] == effect.incarnation and not agent.is_gone:
-                        agent.down.append(effect)
-        return True
-
-    def judge(self) -> None:
-        """A token that is new is a grant: at that moment nothing of ours may be there."""
-        for view in self.machine.book.views():
-            if view.token is None or view.token.number == self.last[view.uuid]:
-                continue
-            assert view.token.number > self.last[view.uuid], "a token that is not younger"
-            self.last[view.uuid] = view.token.number
-            self.grants += 1
-            gpu = self.gpu(view.uuid)
-            users = [user.name for user in gpu.users if user.is_ours]
-            assert not users, f"{view.uuid} was granted to {view.who}, and {users} use it"
-
-    def gpu(self, uuid: str) -> Gpu:
-        return next(host.gpus[uuid] for host in self.hosts if uuid in host.gpus)
-
-    def deliver(self, agent: Agent, index: int = 0) -> None:
-        sent_at, event = agent.up.pop(index)
-        if self.feed(event):
-            agent.acknowledged_at = max(agent.acknowledged_at, sent_at)
-        else:  # any refusal ends the session, and the agent stops
-            agent.must_stop = True
-            agent.look_at_the_clock()
 
     # -- what happens ----------------------------------------------------------------------
 
     def one(self, agents: list[Agent]) -> Agent | None:
         return self.choose.choice(agents) if agents else None
-
-    def live(self) -> list[Agent]:
-        return [agent for agent in self.agents if agent.is_alive]
 
     def a_run_comes(self) -> None:
         if len(self.runs) >= 5:
@@ -110,6 +54,7 @@ class History:
             fence_timeout=FENCE_TIMEOUT,
         )
         self.feed(events.RunCreated(run_id, spec))
+        self.write()  # its owner launches its members after it was answered
         self.members_join()
 
     def members_join(self) -> None:
@@ -164,17 +109,6 @@ class History:
         agent = self.one(self.live())
         if agent is not None:
             self.reconnect(agent)
-
-    def reconnect(self, agent: Agent) -> None:
-        agent.down.clear()
-        agent.up.clear()
-        if agent.report is not None:
-            agent.say(agent.report)
-            return
-        agent.say(events.SessionOpened(*agent.who))
-        agent.say(events.ProcessReady(*agent.who))
-        if agent.generation:
-            agent.say(events.MainEntered(*agent.who, agent.generation))
 
     def all_goes_well_for_a_moment(self) -> None:
         for _ in range(3):
@@ -284,20 +218,11 @@ class History:
             agent.look_at_the_clock()
         self.feed(events.CoordinatorPaused(away))
 
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        for agent in self.live():
-            agent.look_at_the_clock()
-        for _ in range(4):
-            self.feed(events.TimePassed())
-            if self.machine.next_deadline() > self.now:
-                return
-        raise AssertionError("the deadline does not move: the engine would spin")
-
     # -- and the end ---------------------------------------------------------------------------
 
     def everything_comes_right(self) -> None:
         """Nothing goes wrong any more: every gang gets its GPUs, and gives them back."""
+        self.the_disk_is_fast_again()
         self.agents_thaw()
         self.leftovers_go()
         self.strangers_go()
@@ -341,9 +266,6 @@ class History:
                 self.machine.book.clear(view.uuid, "repaired", self.now)
         self.feed(events.TimePassed())
 
-    def phase(self, run_id: RunId) -> RunPhase:
-        return self.machine.phase(run_id)
-
 
 WEIGHTS = {
     History.a_run_comes: 3,
@@ -370,6 +292,10 @@ WEIGHTS = {
     History.an_operator_acts: 1,
     History.time_passes: 4,
     History.the_coordinator_pauses: 1,
+    History.the_disk_gets_slow: 2,
+    History.the_disk_is_fast_again: 1,
+    History.the_coordinator_restarts: 1,
+    History.the_coordinator_is_killed: 2,
 }
 STEPS = [step for step, weight in WEIGHTS.items() for _ in range(weight)]
 

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from coordinator.core import effects, events
+from coordinator.core.durable import COME_BACK
 from coordinator.core.errors import TfleaseError
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.machine import Machine
@@ -42,10 +43,11 @@ from coordinator.core.model import (
     TaskState,
 )
 from tests.property.reference import Reference
+from tests.property.restarts import Disk, restarted
 
 LIVENESS_TTL, FENCE_TIMEOUT, RESERVATION_TIMEOUT, MAX_GRACE = 4.0, 12.0, 60.0, 8.0
-TIME_TO_END = LIVENESS_TTL + 3 * (MAX_GRACE + STOP_BOUND) + FENCE_TIMEOUT + STOP_BOUND
-"""The search for the culprit, three stages, and a fence."""
+TIME_TO_END = COME_BACK + 3 * (MAX_GRACE + STOP_BOUND) + FENCE_TIMEOUT + STOP_BOUND
+"""The search for the culprit, or else what a restart adds to it; three stages, and a fence."""
 
 NEVER = float("inf")
 REPORTED = [  # the others are Spark's word, and the coordinator's own
@@ -84,7 +86,8 @@ class Runs(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = Machine("book")
+        self.machine = Machine("book", durable=True)
+        self.disk = Disk()
         self.now = 0.0
         self.references: dict[RunId, Reference] = {}
         self.fresh = 10
@@ -171,6 +174,7 @@ class Runs(RuleBasedStateMachine):
     @initialize(asked=roles, grace=graces, at_work=st.booleans())
     def first_run(self, asked: Roles, grace: float, at_work: bool) -> None:
         self.create(asked, grace, None, at_work)
+        self.is_written()
 
     @precondition(lambda self: len(self.references) < 8 and self.open_runs() < 3)
     @rule(
@@ -317,6 +321,34 @@ class Runs(RuleBasedStateMachine):
                 watched = member.phase.is_live or member.phase is MemberPhase.LOST
                 if watched and member.incarnation is not None and number != but:
                     self.feed(events.Heard(run.run_id, member.id, member.incarnation))
+
+    # -- restarts --------------------------------------------------------------------------
+
+    @rule()
+    def is_written(self) -> None:
+        self.disk.write(self.machine)
+        self.written = copy.deepcopy(self.references)
+
+    @rule(duration=seconds)
+    def coordinator_restarts(self, duration: float) -> None:
+        """With nothing lost; it is away for a while."""
+        self.now += duration
+        self.machine = restarted(self.machine, self.disk, self.now)
+        self.written = copy.deepcopy(self.references)
+        self.come_back()
+
+    @rule(duration=seconds)
+    def coordinator_is_killed(self, duration: float) -> None:
+        """What it had not written has never been, since nobody was told."""
+        self.now += duration
+        self.machine = self.disk.start(self.now)
+        self.references = copy.deepcopy(self.written)
+        self.come_back()
+
+    def come_back(self) -> None:
+        for reference in self.references.values():
+            reference.restart(self.now)
+        assert set(self.references) == set(self.machine.run_ids())
 
     # -- every wait ends ---------------------------------------------------------------------
 

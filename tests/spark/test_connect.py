@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.core.model import RunPhase
+from tests.coordinator.certificates import daemon_files
 from tests.coordinator.spark.daemon_process import Daemon
 from tests.spark.helpers import DEADLINE, marked, wait_until_gone
 from tests.spark.program import Program
@@ -18,13 +19,17 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def test_runs_on_spark_connect_succeed_fail_and_can_be_stopped(tmp_path: Path) -> None:
-    """One server for all: its start takes longest."""
+    """One server for all: its start takes longest. The daemon speaks mutual TLS."""
+    files = daemon_files(tmp_path)
     with (
-        closing(Daemon(tmp_path)) as daemon,
+        closing(Daemon(tmp_path, files)) as daemon,
         closing(
-            Program("connect_driver.py", tmp_path, daemon.url, str(daemon.token_file))
+            Program(
+                "connect_driver.py", tmp_path, daemon.url, str(daemon.token_file),
+                *map(str, files.client.values()),
+            )
         ) as driver,
-    ):
+    ):  # fmt: skip
         driver.reached("seen", 5 * DEADLINE)
         processes = driver.processes()
         try:

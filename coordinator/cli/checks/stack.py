@@ -10,22 +10,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from coordinator.check import why_outside
 from coordinator.cli import probe
 from coordinator.cli.checks import Check, failed, note, ok
 from coordinator.cli.probe import Interpreter, ProbeFailed
 
 OLDEST_JAVA = 17
 JAVA_MODULE = "jdk.incubator.vector"
-
-RANGES: Mapping[str, tuple[str, str]] = {
-    "grpcio": ("1.76", ""),
-    "protobuf": ("6.31.1", "8"),
-    "pyarrow": ("18.0", ""),
-    "pyspark": ("4.0", "5"),
-    "tensorflow": ("2.20", "3"),
-}
-"""From the first version to before the second, as pyproject.toml asks for them (a test compares):
-a package installed by other means than pip's resolver may be outside."""
 
 EXECUTOR_MODULES = ("executor_agent.spark_task", "executor_agent.agent", "pyarrow")
 """What a Spark task imports, and the agent that it starts."""
@@ -147,27 +138,13 @@ def tensorflow(interpreter: Interpreter) -> Check:
 
 
 def _in_range(name: str, interpreter: Interpreter, requirement: str) -> Check:
-    first, before = RANGES[name]
-    wanted = f">={first},<{before}" if before else f">={first}"
     advice = f"{_pip(interpreter)} '{requirement}'"
     version = interpreter.versions.get(name)
     if version is None:
         return failed(name, f"not installed for {interpreter.executable}", advice)
-    too_old = _numbers(version) < _numbers(first)
-    too_new = bool(before) and _numbers(version) >= _numbers(before)
-    if too_old or too_new:
-        return failed(name, f"{version}, which is not {wanted}", advice)
-    return ok(name, version)
+    outside = why_outside(name, version)
+    return failed(name, outside, advice) if outside else ok(name, version)
 
 
 def _pip(interpreter: Interpreter) -> str:
     return f"{interpreter.executable} -m pip install"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Trailing zeros say nothing: 8.0 is 8."""
-    release = re.match(r"[\d.]*", version)
-    numbers = [int(part) for part in (release[0] if release else "").split(".") if part]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)

@@ -1,6 +1,7 @@
 """A machine, a clock and one run: the words in which the tests of the core are written.
 
-Every event is followed by the machine's own check of its invariants.
+Every event is followed by the machine's own check of its invariants, and by a look whether a
+coordinator that is started again now would be the same.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from coordinator.core.model import (
     Slots,
     TaskState,
 )
+from tests.property.restarts import Disk, restarted
 
 RUN = RunId("run-1")
 
@@ -46,7 +48,8 @@ class Scene:
     """One run of ``roles``; slots are written "worker:1", their first attempt is "worker:1/1"."""
 
     def __init__(self, roles: Roles | None = None, run_id: RunId = RUN, **spec: Any) -> None:
-        self.machine = Machine("book")
+        self.machine = Machine("book", durable=True)
+        self.disk = Disk(offset=0.0)
         self.now = 0.0
         self.run_id = run_id
         self.spec = RunSpec(roles=roles or Roles(worker=2), **spec)
@@ -79,6 +82,8 @@ class Scene:
     def handle(self, event: events.Event) -> tuple[Effect, ...]:
         done = self.machine.handle(event, self.now)
         self.machine.check_invariants()
+        if self.machine.has_changes:
+            restarted(self.machine, self.disk, self.now)
         return done
 
     def attempt(self, which: str | MemberId) -> IncarnationId:

@@ -10,7 +10,7 @@ from coordinator.core.errors import GpuHeld, InvalidRun, LeaseLost, UnknownGpu
 from coordinator.core.gpu import GpuSight, LeaseState, LeaseToken
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.lease_entry import QUARANTINE_AFTER, REVOKE_AFTER
-from coordinator.core.lease_news import Acquired, BookEffect, Expired, Lapsed, Told
+from coordinator.core.lease_news import Acquired, BookEffect, Expired, Freed, Lapsed, Leased, Told
 from tests.coordinator.core.gpu_scene import TTL, busy, free, request
 
 FREE, HELD, RELEASING, UNPROVEN, QUARANTINED = LeaseState
@@ -308,12 +308,22 @@ def test_a_request_ends_when_its_last_gpu_is_back() -> None:
     assert book.holders() == {"a": "r2"}
 
 
+def test_a_gpu_that_is_free_again_is_told_with_the_lease_that_is_over() -> None:
+    book = book_of("a")
+    book.acquire(request("r1"), 0.0)
+    book.take_effects()
+    book.release("r1", "worker:0", [free("a")], 1.0)
+    assert Freed("a", "host", LeaseToken("book", 1), "r1") in book.take_effects()
+
+
 def test_what_is_told_can_be_taken_once() -> None:
     book = book_of("a")
     book.acquire(request("r1"), 0.0)
     book.acquire(request("r2", patience=3.0), 0.0)
+    token = LeaseToken("book", 1)
     assert book.take_effects() == [
-        Acquired("r1", {"a": LeaseToken("book", 1)}, {"worker:0": ("a",)})
+        Leased("a", "host", token, "r1", "run r1", "worker:0"),
+        Acquired("r1", {"a": token}, {"worker:0": ("a",)}),
     ]
     assert book.take_effects() == []
     book.pass_time(3.0)

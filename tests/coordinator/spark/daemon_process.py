@@ -14,19 +14,28 @@ from pathlib import Path
 
 from coordinator.client import RunClient
 from coordinator.credentials import read_token
+from coordinator.tls import client_tls
+from tests.coordinator.certificates import DaemonFiles
 
 ROOT = Path(__file__).parents[3]
 _DEADLINE = 60.0
+_TLS_FLAGS = ("--tls-cert", "--tls-key", "--tls-client-ca")
 _LISTENS = re.compile(rb"listens on (\S+)")
 
 
 class Daemon:
-    """``tflease serve`` on a port of loopback that is free. ``url``: for ``coordinator=...``."""
+    """``tflease serve`` on a port of loopback that is free, in memory. ``url``: for
+    ``coordinator=...``. ``tls``: None: plaintext."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: DaemonFiles | None = None) -> None:
+        self._tls = tls
         self.token_file = folder / "token"
         self._log = (folder / "daemon.log").open("wb")
         serve = ("serve", "--listen", "127.0.0.1:0", "--token-file", str(self.token_file))
+        serve += ("--in-memory",)
+        if tls is not None:
+            for flag, file in zip(_TLS_FLAGS, tls.server, strict=True):
+                serve += (flag, str(file))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "coordinator.cli", *serve],
             stdout=subprocess.PIPE,
@@ -38,7 +47,9 @@ class Daemon:
         except BaseException:
             self.close()
             raise
-        self.url = f"grpc://{self.address}"
+        if tls is not None:  # the name in the certificate
+            self.address = self.address.replace("127.0.0.1", "localhost")
+        self.url = f"{'grpc' if tls is None else 'grpcs'}://{self.address}"
 
     def _announced(self) -> str:
         assert self.process.stdout is not None
@@ -54,7 +65,8 @@ class Daemon:
         return found[1].decode()
 
     def client(self) -> RunClient:
-        return RunClient(self.address, read_token(self.token_file))
+        tls = None if self._tls is None else client_tls(**self._tls.client)
+        return RunClient(self.address, read_token(self.token_file), tls)
 
     def close(self) -> None:
         """In order, as an operator would; at once when it does not go."""

@@ -10,6 +10,7 @@ from typing import Any
 import cloudpickle
 
 from coordinator import Roles, TFCluster
+from coordinator.core.access import tls_of
 from coordinator.core.model import VERSION, Cause, ExitReport, MemberId, Proof, RunId
 from coordinator.testing import COMPLETED, FakeExecutor, Script
 from tests.coordinator.spark.fake_spark import FakeSpark, Job, Row
@@ -37,7 +38,11 @@ def playing(script: Script, address: str = "") -> Callable[[Job], list[Row]]:
     async def play(job: Job) -> Row:
         task = job.task
         async with FakeExecutor(
-            address or task.coordinator, task.token, RunId(task.run_id), member_of(job)
+            address or task.coordinator,
+            task.token,
+            RunId(task.run_id),
+            member_of(job),
+            tls=tls_of(task.tls),
         ) as executor:
             executor.info = replace(executor.info, tflease_version=VERSION)
             report = await executor.live(script)

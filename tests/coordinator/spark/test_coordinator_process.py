@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -46,7 +45,7 @@ def test_it_answers_to_its_token_and_to_nothing_else(process: CoordinatorProcess
     """R5."""
     assert process.is_alive
     for token, is_ours in ((process.token, True), ("forged", False)):
-        with closing(RunClient(process.address, token)) as client:
+        with closing(RunClient(process.address, token, process.tls)) as client:
             if is_ours:
                 assert client.create(RunSpec(Roles(worker=1))).run_id
             else:
@@ -54,10 +53,35 @@ def test_it_answers_to_its_token_and_to_nothing_else(process: CoordinatorProcess
                     client.list()
 
 
-def test_each_has_a_token_of_its_own(process: CoordinatorProcess) -> None:
+def test_each_has_a_token_and_an_authority_of_its_own(process: CoordinatorProcess) -> None:
     another = CoordinatorProcess("127.0.0.1", 0, "127.0.0.1")
     another.close(20)
     assert another.token != process.token
+    assert process.tls is not None
+    assert another.tls is not None
+    assert another.tls.ca != process.tls.ca
+
+
+def test_it_takes_nobody_without_its_certificate(capfd: pytest.CaptureFixture[str]) -> None:
+    """R5: the right token in plaintext gets nowhere, and fills nobody's terminal."""
+    process = CoordinatorProcess("127.0.0.1", 0, "127.0.0.1")
+    try:
+        plaintext = RunClient(process.own_address, process.token)
+        with closing(plaintext), pytest.raises(CoordinatorUnavailable):
+            plaintext.list()
+    finally:
+        process.close(20)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_may_be_a_key_is_not_shown_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'echo \'{"port": 1, "tls": {"key": "the secret"}\'; exec sleep 600'
+    monkeypatch.setattr(sys, "executable", executable(tmp_path, script))
+    with pytest.raises(CoordinatorUnavailable, match="it said") as caught:
+        CoordinatorProcess("127.0.0.1", 0, "127.0.0.1")
+    assert "the secret" not in str(caught.value)
 
 
 def test_on_return_of_close_it_is_gone_and_so_are_its_pipes() -> None:
@@ -214,7 +238,7 @@ def test_a_driver_of_version_6_is_reached(bind: str, told: str) -> None:
     try:
         assert process.address.startswith("[::1]:" if ":" in told else "127.0.0.1:")
         for address in (process.address, process.own_address):
-            with closing(RunClient(address, process.token)) as client:
+            with closing(RunClient(address, process.token, process.tls)) as client:
                 assert client.list() == []
     finally:
         process.close(20)
@@ -237,7 +261,7 @@ def test_the_driver_takes_the_direct_way_and_executors_the_one_they_are_told(
         port = process.own_address.rpartition(":")[2]
         assert process.address == address.format(port=port)
         assert process.own_address == own.format(port=port)
-        with closing(RunClient(process.own_address, process.token)) as client:
+        with closing(RunClient(process.own_address, process.token, process.tls)) as client:
             assert client.list() == []
     finally:
         process.close(20)
@@ -263,8 +287,12 @@ def test_many_open_files_of_the_driver_are_no_obstacle() -> None:
 
 
 def test_its_configuration_holds_no_surprise(process: CoordinatorProcess) -> None:
-    """The token is in neither argv nor environment."""
+    """Token and key are in neither argv nor environment."""
+    assert process.tls is not None
+    key = process.tls.key.splitlines()[1]
     for name in ("cmdline", "environ"):
         content = Path(f"/proc/{process.pid}/{name}").read_bytes()
         assert process.token.encode() not in content
-    assert json.dumps(process.token) not in repr(process)
+        assert key.encode() not in content
+    assert process.token not in repr(process)
+    assert key not in repr(process) + repr(process.tls)

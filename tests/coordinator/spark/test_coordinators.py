@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import Unauthenticated
 from coordinator.core.model import Roles, RunSpec
 from coordinator.spark.coordinators import RemoteCoordinator, coordinator_for
 from coordinator.spark.options import Options
+from coordinator.tls import client_tls
+from tests.coordinator.certificates import daemon_files
 from tests.coordinator.spark.fake_spark import FakeSpark
 
 Made = Callable[[str], Options]
@@ -38,6 +42,24 @@ def test_a_daemon_is_reached_by_all_in_the_same_way(made: Made) -> None:
     assert found.patience == RunSpec(Roles(worker=1)).fence_timeout
     found.close(0.0)
     found.kill()
+
+
+def test_a_daemon_with_tls_gets_what_is_in_the_driver_s_files(made: Made, tmp_path: Path) -> None:
+    files = daemon_files(tmp_path)
+    options = replace(
+        made("driver.example:7787"),
+        is_secure=True,
+        **{name: str(path) for name, path in files.client.items()},
+    )
+    found = coordinator_for(options, FakeSpark(master="yarn"))
+    assert found.tls == client_tls(**files.client)
+    assert found.name == "the coordinator at grpcs://driver.example:7787"
+    assert coordinator_for(made("driver.example:7787"), FakeSpark(master="yarn")).tls is None
+
+
+def test_tls_without_any_file_is_tls(made: Made) -> None:
+    options = replace(made("driver.example:7787"), is_secure=True)
+    assert coordinator_for(options, FakeSpark(master="yarn")).tls == ClientTls("")
 
 
 @pytest.mark.parametrize(

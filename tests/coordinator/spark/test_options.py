@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.core.access import ClientTls
 from coordinator.core.errors import FeatureUnavailable, InvalidRun
 from coordinator.core.model import Role, Roles
 from coordinator.spark.options import InputMode, Options
@@ -29,6 +30,9 @@ DEFAULTS: dict[str, Any] = {
     "progress": True,
     "coordinator": None,
     "token_file": None,
+    "ca_file": None,
+    "cert_file": None,
+    "key_file": None,
     "owner_timeout": 300.0,
     "advertise": None,
     "ports": None,
@@ -36,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "anchor": "task",
 }
 DAEMON = {"coordinator": "grpc://driver:7787"}
+SECURE = {"coordinator": "grpcs://driver:7787"}
 
 
 def options(**changes: Any) -> Options:
@@ -119,6 +124,13 @@ def test_a_path_may_be_a_path() -> None:
         ({**DAEMON, "advertise": "driver"}, "advertise is for the coordinator that is started"),
         ({"token_file": "token"}, r"pass coordinator=\.\.\. too"),
         ({**DAEMON, "token_file": 3}, "token_file must be a path"),
+        ({"coordinator": "grpcs://driver"}, '"grpcs://host:port"'),
+        ({"ca_file": "ca.pem"}, r"ca_file is for .* TLS"),
+        ({**DAEMON, "ca_file": "ca.pem"}, r"ca_file is for .* TLS"),
+        ({**DAEMON, "key_file": "key.pem"}, r"key_file is for .* TLS"),
+        ({**SECURE, "ca_file": 3}, "ca_file must be a path"),
+        ({**SECURE, "cert_file": "cert.pem"}, "belong together"),
+        ({**SECURE, "key_file": "key.pem"}, "belong together"),
         ({**DAEMON, "owner_timeout": 0}, "owner_timeout must be a number of seconds"),
         ({**DAEMON, "owner_timeout": math.inf}, "owner_timeout"),
         ({"advertise": ""}, "advertise must be"),
@@ -155,7 +167,6 @@ def test_a_name_may_have_odd_characters(name: str) -> None:
 @pytest.mark.parametrize(
     "changes, complaint",
     [
-        ({"coordinator": "grpcs://driver:7787"}, "TLS is not in this version"),
         ({"input_mode": InputMode.SPARK}, "feeding from Spark is not in this version"),
     ],
 )
@@ -288,6 +299,16 @@ def test_a_daemon_is_named_by_its_address(coordinator: str, address: str) -> Non
     assert found.spec.owner_timeout == 7.0
 
 
+def test_the_address_says_whether_a_daemon_speaks_tls() -> None:
+    files = {"ca_file": Path("/ca.pem"), "cert_file": "/cert.pem", "key_file": "/key.pem"}
+    found = options(**{**SECURE, **files})
+    assert (found.daemon, found.is_secure) == ("driver:7787", True)
+    assert (found.ca_file, found.cert_file, found.key_file) == tuple(map(str, files.values()))
+    assert options(coordinator="GRPCS://driver:7787").is_secure
+    assert not options(**DAEMON).is_secure
+    assert not options().is_secure
+
+
 def test_an_embedded_coordinator_needs_no_clock_for_its_driver() -> None:
     """O13: a debugger or a suspended laptop cancels nothing."""
     assert options().spec.owner_timeout is None
@@ -296,6 +317,15 @@ def test_an_embedded_coordinator_needs_no_clock_for_its_driver() -> None:
 @pytest.mark.parametrize("ports", ["40000-40100", " 40000 - 40100 ", (40000, 40100)])
 def test_a_range_of_ports_is_text_or_a_pair(ports: Any) -> None:
     assert options(ports=ports).ports == (40000, 40100)
+
+
+def test_a_task_carries_what_its_agent_needs_for_tls_and_does_not_show_it() -> None:
+    tls = ClientTls("the authority", "the certificate", "the key", "the name")
+    task = options().task("run", "h:1", "token", b"", 1.0, tls=tls)
+    assert task.tls is not None
+    assert ClientTls.of(task.tls) == tls
+    assert "the key" not in repr(task) + repr(tls)
+    assert options().task("run", "h:1", "token", b"", 1.0).tls is None
 
 
 def test_a_range_may_be_one_port() -> None:

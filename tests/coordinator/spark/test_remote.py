@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from coordinator import CoordinatorUnavailable, RunCancelled, TFCluster, Unauthenticated
+from coordinator.core.access import Principal, Role
 from coordinator.core.model import Cause, RunPhase, RunView
+from coordinator.credentials import read_token
+from coordinator.security import Keyring
 from coordinator.spark.coordinator_process import CoordinatorProcess
 from coordinator.testing import Script
+from tests.coordinator.certificates import DaemonFiles, daemon_files, write
 from tests.coordinator.spark.daemon_process import Cable, Daemon
 from tests.coordinator.spark.fake_members import SERVES, playing, run
 from tests.coordinator.spark.fake_spark import FakeSpark
@@ -99,7 +103,7 @@ def test_a_driver_that_stays_away_loses_its_run(daemon: Daemon, cable: Cable) ->
 def test_a_daemon_that_is_restarted_loses_its_runs_and_says_so(
     daemon: Daemon, cable: Cable, tmp_path: Path
 ) -> None:
-    """Runs live in its memory in this version."""
+    """It keeps no journal."""
     spark = FakeSpark(playing(SERVES, daemon.address))
     cluster = run_on(daemon, spark, coordinator=f"grpc://{cable.address}")
     cable.cut()
@@ -159,3 +163,70 @@ def test_a_token_of_another_daemon_is_refused(daemon: Daemon, tmp_path: Path) ->
         run_on(daemon, FakeSpark(), token_file=other)
     with pytest.raises(Unauthenticated, match="does not exist"):
         run_on(daemon, FakeSpark(), token_file=tmp_path / "none")
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> DaemonFiles:
+    return daemon_files(tmp_path)
+
+
+@pytest.fixture
+def secured(tmp_path: Path, files: DaemonFiles) -> Iterator[Daemon]:
+    with closing(Daemon(tmp_path, files)) as daemon:
+        yield daemon
+
+
+def test_a_run_on_a_daemon_with_tls_hands_its_certificate_to_its_members(
+    secured: Daemon, files: DaemonFiles
+) -> None:
+    spark = FakeSpark(playing(Script()))
+    with run_on(secured, spark, **files.client) as cluster:
+        result = cluster.wait(60)
+    assert result.returned == {"worker:0": "worker:0", "worker:1": "worker:1"}
+    key = files.client["key_file"].read_text()
+    for job in spark.jobs:
+        assert job.task.tls["key"] == key
+        assert key not in repr(job.task)
+
+
+def test_who_speaks_otherwise_is_told_the_address_that_it_called(
+    secured: Daemon, files: DaemonFiles
+) -> None:
+    """Plaintext, or no certificate where one is wanted: nothing that a token could mend."""
+    plain = secured.url.replace("grpcs", "grpc")
+    without = {"ca_file": files.client["ca_file"]}
+    for where, more, advice in (
+        (plain, {}, "call it grpcs://"),
+        (secured.url, without, "cert_file and key_file"),
+    ):
+        complaint = f"the coordinator at {where}: .*{advice}"
+        with pytest.raises(CoordinatorUnavailable, match=complaint):
+            run_on(secured, FakeSpark(), coordinator=where, **more)
+
+
+def test_a_file_that_is_of_no_use_is_named_before_anything_is_called(
+    files: DaemonFiles, tmp_path: Path
+) -> None:
+    write(tmp_path / "token", "secret")
+    where = {"coordinator": "grpcs://localhost:9", "token_file": tmp_path / "token"}
+    with pytest.raises(Unauthenticated, match=r"the CA file .*none\.pem does not exist"):
+        run(FakeSpark(), **where, ca_file=tmp_path / "none.pem")
+    files.client["key_file"].chmod(0o644)
+    with pytest.raises(Unauthenticated, match=r"client\.key can be read or written by others"):
+        run(FakeSpark(), **where, **files.client)
+
+
+def test_a_submitter_s_token_is_enough_for_a_run_of_one_s_own(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """What `tflease token` prints is a token file."""
+    keyring = Keyring(read_token(daemon.token_file))
+    token_file = write(tmp_path / "t", keyring.token_for(Principal(Role.SUBMITTER, "alice")))
+    with run_on(daemon, FakeSpark(playing(Script())), token_file=token_file) as cluster:
+        cluster.wait(60)
+    cluster = run_on(daemon, FakeSpark(playing(SERVES)), token_file=token_file)
+    cluster.shutdown()  # with the token of the run
+    assert cluster.status().phase is RunPhase.CANCELLED

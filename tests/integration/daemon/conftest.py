@@ -19,8 +19,8 @@ def home(tmp_path: Path) -> Home:
 def start(home: Home) -> Iterator[StartDaemon]:
     started: list[Daemon] = []
 
-    def start_one(port: int = 0, *arguments: str) -> Daemon:
-        started.append(Daemon(home, port, *arguments))
+    def start_one(port: int = 0, *arguments: str, program: tuple[str, ...] = ()) -> Daemon:
+        started.append(Daemon(home, port, *arguments, program=program))
         return started[-1]
 
     yield start_one

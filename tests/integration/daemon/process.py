@@ -35,7 +35,12 @@ class Home:
         self.token_file = self.folder / "token"
         inherited = {key: value for key, value in os.environ.items() if "TFLEASE_" not in key}
         marks = {key: os.environ[key] for key in os.environ if key.startswith("TFLEASE_TEST")}
-        self.environment = {**inherited, **marks, "XDG_CONFIG_HOME": str(folder), "COLUMNS": "200"}
+        self.environment = {**inherited, **marks, "COLUMNS": "200"}
+        self.environment |= {
+            "XDG_CONFIG_HOME": str(folder),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "PYTHONPATH": str(ROOT),
+        }
 
     @property
     def notes(self) -> list[Path]:
@@ -63,12 +68,16 @@ class Home:
 class Daemon:
     """A `tflease serve`, which listens when the constructor returns."""
 
-    def __init__(self, home: Home, port: int = 0, *arguments: str) -> None:
+    def __init__(
+        self, home: Home, port: int = 0, *arguments: str, program: tuple[str, ...] = ()
+    ) -> None:
+        """``program``: instead of the command line's own."""
         self.home = home
+        command = [sys.executable, *program] if program else COMMAND
         self._log = home.folder.parent / "serve.err"
         with self._log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [*COMMAND, "serve", "--listen", f"127.0.0.1:{port}", *arguments],
+                [*command, "serve", "--listen", f"127.0.0.1:{port}", *arguments],
                 cwd=ROOT,
                 env=home.environment,
                 stdout=subprocess.PIPE,

@@ -140,7 +140,7 @@ async def test_who_cannot_be_reached_is_named_with_what_to_check(home: Home) -> 
     done = await home.tflease("status", "--coordinator", "grpc://127.0.0.1:9")
     assert done.code == 1
     assert "127.0.0.1:9: does `tflease serve` run there" in done.err
-    for wrong in ("grpcs://127.0.0.1:9", "http://127.0.0.1:9", "127.0.0.1"):
+    for wrong in ("ftp://127.0.0.1:9", "http://127.0.0.1:9", "127.0.0.1"):
         assert (await home.tflease("status", "--coordinator", wrong)).code == 2
 
 
@@ -158,7 +158,7 @@ async def test_a_coordinator_with_another_token_is_told_from_one_that_is_not_the
 
 
 async def test_of_several_daemons_one_has_to_be_chosen(start: StartDaemon, home: Home) -> None:
-    first, second = start(), start()
+    first, second = start(), start(0, "--in-memory")  # one journal has one daemon
     done = await home.tflease("status")
     assert done.code == 2
     assert first.address in done.err

@@ -43,8 +43,10 @@ async def gang_in(daemon: Daemon, spec: RunSpec) -> FakeGang:
 def test_it_says_where_it_listens_and_ends_well_on(
     number: signal.Signals, daemon: Daemon, home: Home
 ) -> None:
-    assert f"pid {daemon.process.pid}, token in {home.token_file}, new)" in daemon.line
-    assert mode(home.token_file) == 0o600
+    journal = home.folder.parent / "state" / "tflease" / "journal.sqlite"
+    assert f"pid {daemon.process.pid}, token in {home.token_file}, new, jo" in daemon.line
+    assert daemon.line.endswith(f", journal in {journal})\n")
+    assert mode(home.token_file) == mode(journal) == 0o600
     assert [mode(note) for note in home.notes] == [0o600]
     daemon.signal(number)
     assert daemon.wait() == 0
@@ -64,7 +66,7 @@ def test_a_token_that_is_there_is_used_again(start: StartDaemon) -> None:
     token = first.token
     first.kill()
     second = start()
-    assert ", new)" not in second.line
+    assert ", new" not in second.line
     assert second.token == token
 
 
@@ -82,7 +84,7 @@ async def test_a_token_that_others_can_read_is_refused(home: Home) -> None:
 async def test_beyond_loopback_it_refuses_and_says_what_to_do(host: str, home: Home) -> None:
     refused = await home.tflease("serve", "--listen", f"{host}:0")
     assert refused.code == 1
-    for words in ("plaintext", "--insecure", "127.0.0.1"):
+    for words in ("without TLS", "--tls-cert", "--insecure", "127.0.0.1"):
         assert words in refused.err
     assert refused.out == ""
     assert not home.folder.exists()
@@ -101,11 +103,11 @@ async def test_beyond_loopback_it_serves_whoever_insists(home: Home) -> None:
 
 async def test_a_second_one_on_the_port_is_told_who_is_there(daemon: Daemon, home: Home) -> None:
     listen = f"127.0.0.1:{daemon.port}"
-    refused = await home.tflease("serve", "--listen", listen)
+    refused = await home.tflease("serve", "--listen", listen, "--in-memory")
     assert refused.code == 1
     assert f"the tflease daemon with pid {daemon.process.pid}, there since" in refused.err
     elsewhere = str(home.folder.parent / "other" / "token")
-    refused = await home.tflease("serve", "--listen", listen, "--token-file", elsewhere)
+    refused = await home.tflease("serve", "--listen", listen, "--token-file", elsewhere, "--in-memory")
     assert refused.code == 1
     assert f"process {daemon.process.pid} (" in refused.err
     assert len(home.notes) == 1
@@ -129,7 +131,8 @@ async def test_no_note_beside_the_token_is_no_reason_not_to_serve(
 # --- end ------------------------------------------------------------------------------------------
 
 
-async def test_sigterm_stops_members_in_order_and_refuses_new_runs(daemon: Daemon) -> None:
+async def test_sigterm_stops_members_in_order_and_refuses_new_runs(start: StartDaemon) -> None:
+    daemon = start(0, "--in-memory")
     gang = await gang_in(daemon, RunSpec(Roles(worker=2, ps=1), name="mnist"))
     client = daemon.client()
     watching = asyncio.create_task(asyncio.to_thread(list, client.watch(gang.run_id)))
@@ -151,7 +154,8 @@ async def test_sigterm_stops_members_in_order_and_refuses_new_runs(daemon: Daemo
         assert f"run {gang.run_id}: {words}" in daemon.log
 
 
-async def test_a_second_sigterm_takes_the_graces_away(daemon: Daemon) -> None:
+async def test_a_second_sigterm_takes_the_graces_away(start: StartDaemon) -> None:
+    daemon = start(0, "--in-memory")
     patient = {Role.WORKER: 600.0, Role.PS: 600.0}
     gang = await gang_in(daemon, RunSpec(Roles(worker=1, ps=1), grace=patient))
     worker = gang["worker:0"]
@@ -168,21 +172,49 @@ async def test_a_second_sigterm_takes_the_graces_away(daemon: Daemon) -> None:
     assert await asyncio.to_thread(daemon.wait) == 0
 
 
-async def test_after_a_restart_members_of_lost_runs_stop_and_say_why(start: StartDaemon) -> None:
-    """The agent's own code: it attends again, and is refused."""
-    first = start()
-    client = first.client()
+async def reserved(daemon: Daemon) -> Member:
+    """A member with the agent's own code: it attends again by itself."""
+    client = daemon.client()
     run = await asyncio.to_thread(client.create, UNHURRIED)
     client.close()
-    member = Member(first.address, first.token, run.run_id)
+    member = Member(daemon.address, run.agent_token, run.run_id)
     async with asyncio.timeout(DEADLINE):
         while not member.membership.is_reserved:  # noqa: ASYNC110 nothing tells of it
             await asyncio.sleep(0.01)
+    return member
+
+
+async def test_without_a_journal_members_of_lost_runs_stop_and_say_why(start: StartDaemon) -> None:
+    first = start(0, "--in-memory")
+    member = await reserved(first)
     await asyncio.to_thread(first.kill)
-    second = await asyncio.to_thread(start, first.port)
+    second = await asyncio.to_thread(start, first.port, "--in-memory")
     assert second.address == first.address
     reason = await member.must_stop()
-    assert f"refused by the coordinator: this coordinator knows no run {run.run_id}" in reason
+    assert f"refused by the coordinator: this coordinator knows no run {member.run_id}" in reason
+    await member.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_with_a_journal_members_go_on_after_a_restart(
+    number: signal.Signals, start: StartDaemon
+) -> None:
+    """And what they are told then still reaches them."""
+    first = start()
+    member = await reserved(first)
+    first.signal(number)
+    assert await asyncio.to_thread(first.wait) == (0 if number is signal.SIGTERM else -number)
+    if number is signal.SIGTERM:
+        assert "SIGTERM: 1 runs go on; their members wait for this daemon" in first.log
+    second = await asyncio.to_thread(start, first.port)
+    assert "took up 1 runs and 0 GPUs from" in second.log
+    client = second.client()
+    run = await asyncio.to_thread(client.get, member.run_id)
+    assert run.members[0].incarnation == member.incarnation
+    await asyncio.to_thread(client.stop, member.run_id, "seen enough")
+    async with asyncio.timeout(DEADLINE):
+        assert (await member.stops.get()).reason == "seen enough"
+    client.close()
     await member.close()
 
 

@@ -158,7 +158,7 @@ async def test_what_was_claimed_under_a_killed_coordinator_is_not_granted_by_the
     """In the middle of a grant: one member has claimed, the other has not. The new coordinator
     knows nothing of it; the host does."""
     host = FakeHost("GPU-a", "GPU-b")
-    old = start()
+    old = start(0, "--in-memory")
     async with await gang_in(old, TWO, host) as first:
         first["worker:1"].conduct.follow(Script(answers_for_gpus=False))
         forming = asyncio.create_task(first.form())
@@ -166,7 +166,7 @@ async def test_what_was_claimed_under_a_killed_coordinator_is_not_granted_by_the
             while not host.users:
                 await host.news.wait()
         old.kill()
-        new = start(old.port)
+        new = start(old.port, "--in-memory")
         await over(forming)
         async with await gang_in(new, TWO, host) as second:
             formed = asyncio.create_task(second.form())
@@ -185,7 +185,7 @@ async def test_a_grant_of_a_killed_coordinator_that_is_claimed_late_is_refused_b
 ) -> None:
     """Tokens of two coordinators are never compared: the claim decides."""
     host = FakeHost("GPU-a")
-    old = start()
+    old = start(0, "--in-memory")
     async with await gang_in(old, ONE, host) as first:
         first["worker:0"].conduct.follow(Script(answers_for_gpus=False))
         forming = asyncio.create_task(first.form())
@@ -196,7 +196,7 @@ async def test_a_grant_of_a_killed_coordinator_that_is_claimed_late_is_refused_b
         assert (lease.state, view.members[0].gpus) == (LeaseState.HELD, ("GPU-a",))
         assert lease.token is not None
         old.kill()
-        new = start(old.port)
+        new = start(old.port, "--in-memory")
         await over(forming)
         async with await gang_in(new, ONE, host) as second:
             await second.form()

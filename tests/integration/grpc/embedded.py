@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
+
+from coordinator.client import RunClient
+from coordinator.core.access import ClientTls
+from coordinator.embedded import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "a-token-that-nobody-may-see"
@@ -37,6 +41,7 @@ def _spawn(*arguments: str, log: Path, **options: object) -> subprocess.Popen[by
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
+            env={**os.environ, **ENVIRONMENT},
             **options,
         )
 
@@ -63,9 +68,14 @@ class EmbeddedProcess:
         os.write(self.lifeline, json.dumps(config).encode() + b"\n")
         self.answer = self._answer(self.driver.stdout)
         self.address = f"127.0.0.1:{self.answer.get('port')}"
+        self.tls = ClientTls.of(self.answer["tls"]) if "tls" in self.answer else None
         return self
 
-    def _answer(self, stdout: IO[bytes] | None) -> dict[str, object]:
+    def client(self) -> RunClient:
+        """The driver's."""
+        return RunClient(self.address, TOKEN, self.tls)
+
+    def _answer(self, stdout: IO[bytes] | None) -> dict[str, Any]:
         assert stdout is not None
         line = stdout.readline()
         self.pid = self.driver.pid

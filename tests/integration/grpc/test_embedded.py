@@ -10,11 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from coordinator.authority import new_authority
 from coordinator.client import RunClient
+from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import MemberPhase, Roles, RunPhase, RunSpec, Slots
 from coordinator.embedded import EmbeddedConfig
 from coordinator.testing import COMPLETED, STOPPED, FakeGang
@@ -37,7 +41,7 @@ def with_driver(tmp_path: Path) -> Iterator[EmbeddedProcess]:
 
 async def gang_in(embedded: EmbeddedProcess, owner: RunClient, spec: RunSpec) -> FakeGang:
     run = await asyncio.to_thread(owner.create, spec)
-    gang = FakeGang(embedded.address, embedded.token, run.run_id, spec.roles)
+    gang = FakeGang(embedded.address, embedded.token, run.run_id, spec.roles, tls=embedded.tls)
     await gang.form()
     await gang.enter()
     return gang
@@ -46,7 +50,7 @@ async def gang_in(embedded: EmbeddedProcess, owner: RunClient, spec: RunSpec) ->
 async def test_a_run_from_its_creation_to_its_end_and_a_quiet_exit(
     embedded: EmbeddedProcess,
 ) -> None:
-    owner = RunClient(embedded.address, TOKEN)
+    owner = embedded.client()
     gang = await gang_in(embedded, owner, RunSpec(Roles(chief=1, worker=2)))
     for member in gang:
         await member.end(COMPLETED)
@@ -60,14 +64,38 @@ async def test_a_run_from_its_creation_to_its_end_and_a_quiet_exit(
     assert embedded.stderr == ""
 
 
-async def test_the_token_can_be_read_nowhere(embedded: EmbeddedProcess) -> None:
+async def test_token_and_keys_can_be_read_nowhere(embedded: EmbeddedProcess) -> None:
+    assert embedded.tls is not None
+    key = embedded.tls.key.splitlines()[1]
+    assert len(key) > 40
     process = Path(f"/proc/{embedded.pid}")
     for name in ("cmdline", "environ"):
         content = (process / name).read_bytes()
         assert b"coordinator.embedded" in content or name == "environ"
         assert TOKEN.encode() not in content
+        assert key.encode() not in content
     assert TOKEN not in json.dumps(embedded.answer)
     assert TOKEN not in embedded.stderr
+
+
+async def test_it_speaks_mutual_tls_and_nothing_else(embedded: EmbeddedProcess) -> None:
+    """R5: nobody has to set anything up for it."""
+    own = embedded.tls
+    assert own is not None
+    for tls in (None, replace(own, certificate="", key=""), replace(own, ca=new_authority()[1].ca)):
+        stranger = RunClient(embedded.address, TOKEN, tls)
+        with closing(stranger), pytest.raises(CoordinatorUnavailable):
+            await asyncio.to_thread(stranger.list)
+    with closing(embedded.client()) as owner:
+        assert await asyncio.to_thread(owner.list) == []
+    assert embedded.stderr == ""  # nobody can fill the driver's terminal
+
+
+async def test_it_tells_its_driver_the_clients_side_and_no_more(embedded: EmbeddedProcess) -> None:
+    """Its own key stays with it, and the authority's is gone."""
+    assert set(embedded.answer) == {"port", "tls", "metrics"}
+    assert set(embedded.answer["tls"]) == {"ca", "certificate", "key", "server_name"}
+    assert "PRIVATE KEY" not in embedded.answer["tls"]["ca"] + embedded.answer["tls"]["certificate"]
 
 
 def cut_lifeline(embedded: EmbeddedProcess) -> None:
@@ -100,7 +128,7 @@ async def test_members_are_told_to_stop_and_then_it_is_gone_when(
     end: Callable[[EmbeddedProcess], None], reason: str, with_driver: EmbeddedProcess
 ) -> None:
     """O13: the driver dies; nobody keeps a slot, and nothing stays behind."""
-    owner = RunClient(with_driver.address, TOKEN)
+    owner = with_driver.client()
     gang = await gang_in(with_driver, owner, RunSpec(Roles(worker=2, ps=1)))
     watching = asyncio.create_task(asyncio.to_thread(list, owner.watch(gang.run_id)))
     end(with_driver)
@@ -118,7 +146,7 @@ async def test_members_are_told_to_stop_and_then_it_is_gone_when(
 
 async def test_it_ends_quietly_with_sessions_and_a_watch_open(embedded: EmbeddedProcess) -> None:
     """No traceback of a cancelled task lands in the driver's terminal."""
-    owner = RunClient(embedded.address, TOKEN)
+    owner = embedded.client()
     gang = await gang_in(embedded, owner, RunSpec(Roles(worker=2)))
     waiting = (await asyncio.to_thread(owner.create, RunSpec(Roles(worker=1)))).run_id
     watch = owner.watch(waiting)
@@ -136,7 +164,7 @@ async def test_it_ends_quietly_with_sessions_and_a_watch_open(embedded: Embedded
 
 
 async def test_a_hang_up_of_the_terminal_does_not_reach_it(embedded: EmbeddedProcess) -> None:
-    owner = RunClient(embedded.address, TOKEN)
+    owner = embedded.client()
     embedded.signal(signal.SIGHUP)
     assert await asyncio.to_thread(owner.list) == []
     owner.close()
@@ -144,7 +172,7 @@ async def test_a_hang_up_of_the_terminal_does_not_reach_it(embedded: EmbeddedPro
 
 async def test_a_paused_coordinator_loses_nobody(embedded: EmbeddedProcess) -> None:
     """A swapping host, a suspended laptop: its members are silent, and it is to blame."""
-    owner = RunClient(embedded.address, TOKEN)
+    owner = embedded.client()
     spec = RunSpec(Roles(worker=2), liveness_ttl=4, beat_interval=3.9)
     gang = await gang_in(embedded, owner, spec)
     await gang.beat()
@@ -208,7 +236,9 @@ def test_proxies_in_the_environment_do_no_harm(tmp_path: Path) -> None:
     """With http_proxy set, gRPC's defaults fail even on loopback."""
     code = """
 import asyncio
+from coordinator.authority import new_authority
 from coordinator.client import RunClient
+from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import Roles, RunPhase, RunSpec
 from coordinator.testing import drive, serving
 

@@ -15,7 +15,7 @@ from coordinator.client import RunClient
 from coordinator.core.errors import CoordinatorUnavailable, InvalidReservation, Unauthenticated
 from coordinator.core.model import MemberPhase, Roles, RunId, RunPhase, RunSpec
 from coordinator.member_client import ReservationClient
-from coordinator.security import TokenInterceptor, call_metadata
+from coordinator.security import Keyring, call_metadata
 from coordinator.testing import FakeExecutor, Serving, drive, serving
 from tests.integration.grpc import raw
 
@@ -99,7 +99,7 @@ async def test_a_client_with_a_wrong_token_is_told_so(coordinator: Serving) -> N
 
 def test_a_server_without_a_token_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="empty token"):
-        TokenInterceptor("")
+        Keyring("")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,4 +1,5 @@
-"""A driver on Spark Connect for test_connect.py: connect_driver.py FOLDER COORDINATOR TOKEN_FILE.
+"""A driver on Spark Connect for test_connect.py:
+connect_driver.py FOLDER COORDINATOR TOKEN_FILE CA_FILE CERT_FILE KEY_FILE.
 
 Its server is in the same process tree: PySpark starts one for a "remote" master.
 """
@@ -19,7 +20,9 @@ from coordinator import FeatureUnavailable, Roles, RunCancelled, TFCluster, Trai
 from coordinator.core.model import MemberId
 from tests.spark.helpers import eventually
 
-folder, coordinator, token_file = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder = Path(sys.argv[1])
+NAMES = ("coordinator", "token_file", "ca_file", "cert_file", "key_file")
+where = dict(zip(NAMES, sys.argv[2:], strict=True))
 seen = {}
 
 
@@ -36,7 +39,6 @@ def wait_for_the_end(args, ctx):
 
 
 def run(main_fun, args=None, **more):
-    where = {"coordinator": coordinator, "token_file": token_file}
     options = {"roles": Roles(worker=2), "preload": (), "progress": False, **where, **more}
     return TFCluster.run(spark, main_fun, args, reservation_timeout=120.0, **options)
 
@@ -49,7 +51,7 @@ def see(name, happened):
 
 def without_a_daemon():
     try:
-        run(whoami, coordinator=None, token_file=None)
+        run(whoami, **dict.fromkeys(NAMES))
     except FeatureUnavailable as error:
         see("without a daemon", str(error))
 
