@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-topologies test-fast check demo bench gpu-check histories chaos clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-topologies test-fast check demo bench gpu-check histories chaos fuzz kill-writes clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -114,6 +114,12 @@ gpu-check: setup  ## measure leases and claims on an NVIDIA GPU (GPU_CHECK_ARGS=
 
 histories: setup  ## 10,000 random histories of the book of GPUs, judged by a reference, about 15 min
 	TFLEASE_HISTORIES=10000 $(BIN)/python -m pytest -q --timeout 3600 tests/property/test_leases.py
+
+fuzz: setup  ## attack a coordinator with whatever comes to mind, for FUZZ_SECONDS (120)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-120} $(BIN)/python -m pytest tests/fuzz -s $(TEST_ARGS)
+
+kill-writes: setup  ## kill the daemon at every write to its journal, 2 min
+	TFLEASE_EVERY_WRITE=1 $(BIN)/python -m pytest tests/integration/daemon/test_kill_at_every_write.py
 
 chaos: java setup  ## the kill matrix, about 35 min (CHAOS_ARGS='--row "worker-*" --repeats 3')
 	TFLEASE_CYCLES=200 $(BIN)/python -m pytest -q tests/integration/test_cycles.py

@@ -179,6 +179,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Passage:
     """One call on its way through the aspects."""
 
+    __slots__ = ("_aspects", "_begun", "_call", "_code", "_context")
+
     def __init__(self, aspects: Sequence[Aspect], method: str, context: Any) -> None:
         self._aspects = aspects
         self._begun: list[Aspect] = []

@@ -105,6 +105,10 @@ class Commits:
         """So many changes are not on disk yet."""
         return self._wanted - self._done
 
+    def is_done(self, mark: int) -> bool:
+        """Whether all that had changed up to ``mark`` is on disk."""
+        return mark <= self._done
+
     def changed(self) -> None:
         """Something has changed, and is to be written."""
         self._wanted += 1

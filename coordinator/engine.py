@@ -120,6 +120,10 @@ class Engine:
         """Stands for all that has been decided up to now."""
         return 0 if self._commits is None else self._commits.mark
 
+    def is_durable(self, mark: int) -> bool:
+        """Whether what had been decided up to ``mark`` is on disk."""
+        return self._commits is None or self._commits.is_done(mark)
+
     async def durable(self, mark: int | None = None) -> None:
         """Returns when what had been decided up to ``mark`` is on disk; None: up to now. At once
         without a journal."""

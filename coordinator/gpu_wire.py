@@ -139,7 +139,11 @@ def timestamp(unix_seconds: float) -> Timestamp:
 
 
 def unix(message: Timestamp) -> float:
-    return message.ToNanoseconds() / 1e9
+    """Raises InvalidRun for what is no time."""
+    try:
+        return message.ToNanoseconds() / 1e9
+    except ValueError as error:
+        raise InvalidRun(str(error)) from None
 
 
 def clean(text: str) -> str:

@@ -168,6 +168,8 @@ class Limiter(Aspect):
 class Pace:
     """How fast one session may be read."""
 
+    __slots__ = ("_clock", "_limiter", "_logs", "_messages")
+
     def __init__(self, limiter: Limiter, clock: Callable[[], float]) -> None:
         limits = limiter.limits
         now = clock()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from coordinator.core import effects
@@ -12,58 +10,80 @@ from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId
 Command = effects.Command | ReadLog
 
 
+def _nothing() -> None:
+    pass
+
+
 class MemberSession:
     """What is to be written to one member: commands in order, at most so many (``room``), and
-    acknowledgements, of which the latest wins."""
+    acknowledgements, of which the latest wins.
+
+    ``on_news`` is called when there is something new to write, ``on_end`` when the session is to
+    end although its member goes on: another one took over, or the member does not read
+    (``is_overfull``). Ten thousand of these are kept: they are small.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_commands",
+        "_room",
+        "_sequence",
+        "beat_at",
+        "incarnation",
+        "is_overfull",
+        "is_writing",
+        "member",
+        "on_end",
+        "on_news",
+        "rests_on",
+        "run_id",
+    )
 
     def __init__(self, run_id: RunId, member: MemberId, incarnation: str, room: int) -> None:
         self.run_id = run_id
         self.member = member
         self.incarnation = IncarnationId(incarnation)
-        self._commands: deque[Command] = deque()
+        self._commands: list[Command] = []
         self._sequence: int | None = None
-        self._closed = False
-        self._something = asyncio.Event()
         self._room = room
-        self._give_up: Callable[[], None] = self.close
+        self.on_news: Callable[[], None] = _nothing
+        self.on_end: Callable[[], None] = _nothing
+        self.is_overfull = False
+        self.is_writing = False
         self.rests_on = 0  # what must be on disk before the member is told that it was heard
-
-    def when_full(self, give_up: Callable[[], None]) -> None:
-        """``give_up`` is called when the member does not read what it is told."""
-        self._give_up = give_up
+        self.beat_at = 0.0  # when a beat came that is not answered yet
 
     def send(self, command: Command) -> None:
         if len(self._commands) >= self._room:
-            give_up, self._give_up = self._give_up, self.close
-            give_up()  # what it was not told it is told when it attends again
+            self.is_overfull = True  # what it was not told it is told when it attends again
+            self.on_end()
             return
         self._commands.append(command)
-        self._something.set()
+        self.on_news()
 
     def acknowledge(self, sequence: int, mark: int | None) -> None:
-        """``mark``: what its report has changed; None: nothing, it was a beat."""
+        """``mark``: what its report has changed; None: nothing, it was a beat. To be written by
+        the caller."""
         self._sequence = sequence
         if mark is not None:
             self.rests_on = mark
-        self._something.set()
 
     def close(self) -> None:
-        self._closed = True
-        self._something.set()
+        self.on_end()
 
     @property
-    def is_drained(self) -> bool:
-        return self._closed and not self._commands and self._sequence is None
-
-    async def wait(self) -> None:
-        await self._something.wait()
-        self._something.clear()
+    def has_something(self) -> bool:
+        """To be written."""
+        return self._sequence is not None or bool(self._commands)
 
     def take_commands(self) -> list[Command]:
-        taken = list(self._commands)
-        self._commands.clear()
+        if not self._commands:
+            return self._commands
+        taken, self._commands = self._commands, []
         return taken
 
-    def take_acknowledgement(self) -> int | None:
-        taken, self._sequence = self._sequence, None
+    def take_acknowledgement(self) -> tuple[int | None, float]:
+        """With the instant at which the oldest beat in it came; 0: there is none."""
+        taken = self._sequence, self.beat_at
+        self._sequence, self.beat_at = None, 0.0
         return taken

@@ -6,6 +6,8 @@ from __future__ import annotations
 class Bucket:
     """Holds up to ``burst`` and fills at ``rate`` a second. It is full when it is made."""
 
+    __slots__ = ("_at", "_burst", "_level", "_rate")
+
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
         self._burst = burst

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,10 @@ _SHORT = 500  # characters of a message in a list
 
 HELLO_TIMEOUT = Limits().hello_timeout
 """Seconds that a new session has for its first message, where the limits do not say otherwise."""
+
+
+LAST_WORDS = 5.0
+"""Seconds that a member has to read what is left to say when its session ends."""
 
 
 class RunService(run_grpc.RunServiceServicer):
@@ -212,23 +217,33 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         """Until the member leaves, another session takes over, or a message is refused; what was
         acknowledged last still goes out. Raises what a message was refused with, and LimitExceeded
         when the member does not read."""
-        reader = asyncio.create_task(self._read(session, context))
-        reader.add_done_callback(lambda _: session.close())
+        tasks: set[asyncio.Task[None]] = set()
+
+        def write_beside() -> None:
+            if not session.is_writing:
+                task = asyncio.create_task(self._write(session, context))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+        session.on_news = write_beside
         try:
-            async with asyncio.timeout(None) as patience:
-                session.when_full(lambda: patience.reschedule(0.0))  # now: its writer waits
-                await self._write(session, context)
+            async with asyncio.timeout(None) as until:
+                session.on_end = lambda: until.reschedule(0.0)  # now
+                await self._read(session, context)
         except TimeoutError:
-            most = self._limiter.limits.commands
-            raise self._limiter.exceeded("commands", most + 1, most) from None
+            if session.is_overfull:
+                most = self._limiter.limits.commands
+                raise self._limiter.exceeded("commands", most + 1, most) from None
         finally:
-            session.when_full(session.close)
-            reader.cancel()
-            [refusal] = await asyncio.gather(reader, return_exceptions=True)
-        if isinstance(refusal, Exception):
-            raise refusal
+            session.on_news = session.on_end = lambda: None
+            with suppress(TimeoutError):  # a member that does not read
+                async with asyncio.timeout(0.0 if session.is_overfull else LAST_WORDS):
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    await self._write(session, context)
 
     async def _read(self, session: MemberSession, context: Any) -> None:
+        """The one task of a session, as long as all goes well: there may be ten thousand."""
+        session.on_news()
         pace = self._limiter.pace()
         while isinstance(message := await context.read(), reservation_pb.AttendRequest):
             pace.check(message)
@@ -236,14 +251,21 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 self._take_log(message.log_chunk)
             else:
                 self._take_report(message, session)
+                if self._engine.is_durable(session.rests_on):
+                    await self._write(session, context)
+                else:
+                    session.on_news()
             await pace.after(message)  # whoever sends too fast is not read, and nobody else waits
 
     def _take_report(self, message: reservation_pb.AttendRequest, session: MemberSession) -> None:
+        came_at = time.perf_counter()
         event = _event_from(message, session)
         if event is not None:
             self._engine.feed(event)
         is_beat = isinstance(event, events.Heard)
         session.acknowledge(message.sequence, None if is_beat else self._engine.mark)
+        if is_beat and not session.beat_at:
+            session.beat_at = came_at
 
     def _take_log(self, message: reservation_pb.LogChunk) -> None:
         if message.error:
@@ -253,17 +275,26 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         self._engine.logs.answered(message.request_id, chunk)
 
     async def _write(self, session: MemberSession, context: Any) -> None:
-        while not session.is_drained:
-            await session.wait()
-            for command in session.take_commands():
-                if not isinstance(command, ReadLog):
-                    await self._engine.durable()
-                await context.write(self._command(command))
-            sequence = session.take_acknowledgement()
-            if sequence is not None:
-                await self._engine.durable(session.rests_on)
-                acknowledgement = reservation_pb.Acknowledgement(sequence=sequence)
-                await context.write(reservation_pb.AttendResponse(acknowledgement=acknowledgement))
+        """All that there is. Whoever is at it already takes along what has come since."""
+        if session.is_writing:
+            return
+        session.is_writing = True
+        try:
+            while session.has_something:
+                for command in session.take_commands():
+                    if not isinstance(command, ReadLog):
+                        await self._engine.durable()
+                    await context.write(self._command(command))
+                sequence, beat_at = session.take_acknowledgement()
+                if sequence is not None:
+                    await self._engine.durable(session.rests_on)
+                    acknowledgement = reservation_pb.Acknowledgement(sequence=sequence)
+                    answer = reservation_pb.AttendResponse(acknowledgement=acknowledgement)
+                    await context.write(answer)
+                    if beat_at:
+                        self._engine.tallies.beat_answers.since(beat_at)
+        finally:
+            session.is_writing = False
 
     def _command(self, command: Command) -> reservation_pb.AttendResponse:
         if isinstance(command, ReadLog):

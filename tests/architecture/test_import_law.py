@@ -71,7 +71,9 @@ OWNERS = {
     "py4j": ("coordinator.spark",),
     "pynvml": ("executor_agent.nvml lazily",),
     "pyspark": (
-        "coordinator.spark", "executor_agent.examination lazily", "executor_agent.spark_task lazily",
+        "coordinator.spark",
+        "executor_agent.examination lazily",
+        "executor_agent.spark_task lazily",
     ),
     "tensorflow": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
     "tf_keras": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),

@@ -107,7 +107,9 @@ async def test_a_second_one_on_the_port_is_told_who_is_there(daemon: Daemon, hom
     assert refused.code == 1
     assert f"the tflease daemon with pid {daemon.process.pid}, there since" in refused.err
     elsewhere = str(home.folder.parent / "other" / "token")
-    refused = await home.tflease("serve", "--listen", listen, "--token-file", elsewhere, "--in-memory")
+    refused = await home.tflease(
+        "serve", "--listen", listen, "--token-file", elsewhere, "--in-memory"
+    )
     assert refused.code == 1
     assert f"process {daemon.process.pid} (" in refused.err
     assert len(home.notes) == 1

@@ -63,7 +63,7 @@ class Keeper:
 
     async def keep(self) -> None:
         while True:
-            while self.daemon.process.poll() is None:
+            while self.daemon.process.poll() is None:  # noqa: ASYNC110 nothing tells of it
                 await asyncio.sleep(0.01)
             self.restarts += 1
             self.daemon = await asyncio.to_thread(self._start, self.daemon.port)
