@@ -117,6 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, calls: OpenCalls, aspects: Sequence[Aspect] = ()) -> None:
         self._calls = calls
         self._aspects = tuple(aspects)
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # by method: the handler, and ours
 
     async def intercept_service(
         self,
@@ -127,6 +128,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = str(handler_call_details.method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None or wrapped[0] is not handler:
+            wrapped = self._wrapped[method] = (handler, self._around(handler, method))
+        return wrapped[1]
+
+    def _around(self, handler: Any, method: str) -> Any:
         # A single request is parsed inside the wrapper, so that what cannot be parsed is refused
         # there too; a stream's messages are parsed when its handler reads them.
         serialize = handler.response_serializer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from coordinator.core import effects
@@ -37,6 +38,7 @@ class MemberSession:
         "on_news",
         "rests_on",
         "run_id",
+        "writer",
     )
 
     def __init__(self, run_id: RunId, member: MemberId, incarnation: str, room: int) -> None:
@@ -50,8 +52,12 @@ class MemberSession:
         self.on_end: Callable[[], None] = _nothing
         self.is_overfull = False
         self.is_writing = False
+        self.writer: asyncio.Task[None] | None = None  # beside the one that reads
         self.rests_on = 0  # what must be on disk before the member is told that it was heard
         self.beat_at = 0.0  # when a beat came that is not answered yet
+
+    def forget_writer(self, _: object) -> None:
+        self.writer = None
 
     def send(self, command: Command) -> None:
         if len(self._commands) >= self._room:

@@ -208,6 +208,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         key = (session.run_id, session.member, session.incarnation)
         self._engine.open_session(*key, session)
         session.acknowledge(first.sequence, self._engine.mark)
+        del first, hello  # a message is some KiB, and the session may last for weeks
         try:
             await self._serve(session, context)
         finally:
@@ -217,13 +218,11 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         """Until the member leaves, another session takes over, or a message is refused; what was
         acknowledged last still goes out. Raises what a message was refused with, and LimitExceeded
         when the member does not read."""
-        tasks: set[asyncio.Task[None]] = set()
 
         def write_beside() -> None:
-            if not session.is_writing:
-                task = asyncio.create_task(self._write(session, context))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            if session.writer is None and not session.is_writing:
+                session.writer = asyncio.create_task(self._write(session, context))
+                session.writer.add_done_callback(session.forget_writer)
 
         session.on_news = write_beside
         try:
@@ -238,7 +237,8 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
             session.on_news = session.on_end = lambda: None
             with suppress(TimeoutError):  # a member that does not read
                 async with asyncio.timeout(0.0 if session.is_overfull else LAST_WORDS):
-                    await asyncio.gather(*tasks, return_exceptions=True)
+                    if session.writer is not None:
+                        await asyncio.gather(session.writer, return_exceptions=True)
                     await self._write(session, context)
 
     async def _read(self, session: MemberSession, context: Any) -> None:
@@ -256,6 +256,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 else:
                     session.on_news()
             await pace.after(message)  # whoever sends too fast is not read, and nobody else waits
+            del message  # see above
 
     def _take_report(self, message: reservation_pb.AttendRequest, session: MemberSession) -> None:
         came_at = time.perf_counter()
