@@ -77,20 +77,34 @@ class GpuRequests:
             granted = self.use(lambda book, now: book.acquire(request, now))
             granted = granted or await call
             waiting.is_answered = True  # also below: what is left is its holder's to give back
-            if not self._book.holds(request.request_id):
-                raise LeaseLost(
-                    f"the request {request.request_id} was granted before, and some of its leases "
-                    "are over since: release what is left, and ask with another id"
-                )
+            self._check_holds(request)
             return granted
         finally:
             waiting.calls.discard(call)
             if not waiting.calls:
                 del self._waiting[request.request_id]
                 if not waiting.is_answered:
-                    self._give_up(request)
+                    self.give_up(request)
 
-    def _give_up(self, request: LeaseRequest) -> None:
+    def acquire_now(self, request: LeaseRequest) -> Acquired | None:
+        """All GPUs of the request, if they are to be had without waiting; None: ``acquire`` it,
+        at once, because it has its place in the queue already. Raises InvalidRun, UnknownGpu,
+        LeaseLost."""
+        granted = self.use(lambda book, now: book.acquire(request, now))
+        if granted is not None:
+            self._check_holds(request)
+        return granted
+
+    def _check_holds(self, request: LeaseRequest) -> None:
+        if not self._book.holds(request.request_id):
+            raise LeaseLost(
+                f"the request {request.request_id} was granted before, and some of its leases "
+                "are over since: release what is left, and ask with another id"
+            )
+
+    def give_up(self, request: LeaseRequest) -> None:
+        """Nobody waits for it any more, and nobody has learned of its grant."""
+
         def give_up(book: LeaseBook, now: float) -> None:
             book.withdraw(request.request_id, now)
             for want in request.wants:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator import gpu_wire, wire
+from coordinator import gpu_wire
 from coordinator.core.errors import InvalidRun
-from coordinator.core.gpu import LeaseRequest
 from coordinator.core.lease_book import LeaseBook
 from coordinator.engine import Engine
+from coordinator.gpu_stream import GpuStream, granted_to_pb, internal, request_from_pb
+from coordinator.limiting import Limiter
 from coordinator.v1 import gpu_lease_service_pb2 as pb
 from coordinator.v1 import gpu_lease_service_pb2_grpc as lease_grpc
-
-LEASE_TTL = 60.0
-"""Seconds of silence after which a lease lapses that was acquired here. Those of a run's members
-have the run's fence timeout."""
 
 _LONGEST_REASON = 500  # characters
 
@@ -22,8 +19,9 @@ _LONGEST_REASON = 500  # characters
 class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
     """For operators, and for whoever else wants GPUs of the same book."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limiter: Limiter) -> None:
         self._engine = engine
+        self._limiter = limiter
         self._gpus = engine.gpus
 
     async def ListGpus(self, request: pb.ListGpusRequest, context: Any) -> pb.ListGpusResponse:
@@ -65,27 +63,18 @@ class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
     async def AcquireGpus(
         self, request: pb.AcquireGpusRequest, context: Any
     ) -> pb.AcquireGpusResponse:
-        patience = wire.seconds(request.patience)
-        if patience < 0:
-            raise InvalidRun(f"patience={patience:g}: must be 0 or more")
-        acquired = await self._gpus.acquire(
-            LeaseRequest(
-                request_id=_internal(request.request_id),
-                holder=request.holder or f"request {request.request_id}",
-                wants=tuple(map(gpu_wire.want_from_pb, request.wants)),
-                ttl=LEASE_TTL,
-                patience=patience,
-            )
-        )
-        response = pb.AcquireGpusResponse(ttl=wire.duration(LEASE_TTL))
-        for who, uuids in acquired.uuids.items():
-            for uuid in uuids:
-                token = gpu_wire.token_to_pb(acquired.tokens[uuid])
-                response.grants.add(who=who, uuid=uuid, token=token)
-        return response
+        return granted_to_pb(await self._gpus.acquire(request_from_pb(request)))
+
+    async def UseGpus(self, request_iterator: Any, context: Any) -> None:
+        stream = GpuStream(self._engine, self._limiter, context, self.renew, self.release)
+        await stream.serve()
 
     async def RenewGpus(self, request: pb.RenewGpusRequest, context: Any) -> pb.RenewGpusResponse:
-        request_id = _internal(request.request_id)
+        return self.renew(request)
+
+    def renew(self, request: pb.RenewGpusRequest) -> pb.RenewGpusResponse:
+        """Also by way of a stream."""
+        request_id = internal(request.request_id)
         tokens = [gpu_wire.token_from_pb(token) for token in request.tokens]
         self._gpus.use(lambda book, now: book.renew(request_id, tokens, now))
         return pb.RenewGpusResponse()
@@ -93,7 +82,11 @@ class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
     async def ReleaseGpus(
         self, request: pb.ReleaseGpusRequest, context: Any
     ) -> pb.ReleaseGpusResponse:
-        request_id = _internal(request.request_id)
+        return self.release(request)
+
+    def release(self, request: pb.ReleaseGpusRequest) -> pb.ReleaseGpusResponse:
+        """Also by way of a stream."""
+        request_id = internal(request.request_id)
         sights = gpu_wire.sights_from_pb(request.gpus)
         self._gpus.use(lambda book, now: book.release(request_id, request.who, sights, now))
         return pb.ReleaseGpusResponse()
@@ -114,14 +107,6 @@ class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
         """As it stands now: the next in the queue may have it already."""
         view = self._gpus.use(lambda book, _: book.view(uuid))
         return gpu_wire.lease_to_pb(view, self._engine.wall_offset)
-
-
-def _internal(request_id: str) -> str:
-    """The requests of clients have a room of their own: whatever id they choose, it is never that
-    of a run's gang."""
-    if not request_id:
-        raise InvalidRun("the request has no request_id")
-    return f"client/{request_id}"
 
 
 def _reason(text: str) -> str:

@@ -20,7 +20,7 @@ from coordinator.rates import Bucket
 
 STREAMS = frozenset({
     "RunService/WatchRun", "RunService/OwnRun", "ReservationService/Attend",
-    "EventService/WatchEvents",
+    "EventService/WatchEvents", "GpuLeaseService/UseGpus",
 })  # fmt: skip
 """Calls that stay open; a test holds it against the contract."""
 

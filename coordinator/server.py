@@ -123,7 +123,7 @@ class Server:
             LogService(engine, self.limiter), self._server
         )
         gpu_lease_service_pb2_grpc.add_GpuLeaseServiceServicer_to_server(
-            GpuLeaseService(engine), self._server
+            GpuLeaseService(engine, self.limiter), self._server
         )
         event_service_pb2_grpc.add_EventServiceServicer_to_server(
             EventService(engine), self._server

@@ -106,6 +106,7 @@ CALLS: Mapping[str, frozenset[Role]] = {
     "GpuLeaseService/ReportGpus": _OF_OPERATORS,
     "GpuLeaseService/InspectGpus": _OF_OPERATORS,
     "GpuLeaseService/AcquireGpus": _OF_SUBMITTERS,
+    "GpuLeaseService/UseGpus": _OF_SUBMITTERS,
     "GpuLeaseService/RenewGpus": _OF_SUBMITTERS,
     "GpuLeaseService/ReleaseGpus": _OF_SUBMITTERS,
     "GpuLeaseService/QuarantineGpu": _OF_OPERATORS,

@@ -156,3 +156,51 @@ class ClearGpuResponse(_message.Message):
     GPU_FIELD_NUMBER: _ClassVar[int]
     gpu: _model_pb2.GpuLease
     def __init__(self, gpu: _Optional[_Union[_model_pb2.GpuLease, _Mapping]] = ...) -> None: ...
+
+class UseGpusRequest(_message.Message):
+    __slots__ = ("questions",)
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    questions: _containers.RepeatedCompositeFieldContainer[GpuQuestion]
+    def __init__(self, questions: _Optional[_Iterable[_Union[GpuQuestion, _Mapping]]] = ...) -> None: ...
+
+class GpuQuestion(_message.Message):
+    __slots__ = ("number", "acquire", "renew", "release")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ACQUIRE_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    acquire: AcquireGpusRequest
+    renew: RenewGpusRequest
+    release: ReleaseGpusRequest
+    def __init__(self, number: _Optional[int] = ..., acquire: _Optional[_Union[AcquireGpusRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewGpusRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseGpusRequest, _Mapping]] = ...) -> None: ...
+
+class UseGpusResponse(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[GpuAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[GpuAnswer, _Mapping]]] = ...) -> None: ...
+
+class GpuAnswer(_message.Message):
+    __slots__ = ("number", "acquired", "renewed", "released", "refused")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ACQUIRED_FIELD_NUMBER: _ClassVar[int]
+    RENEWED_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    acquired: AcquireGpusResponse
+    renewed: RenewGpusResponse
+    released: ReleaseGpusResponse
+    refused: GpuRefusal
+    def __init__(self, number: _Optional[int] = ..., acquired: _Optional[_Union[AcquireGpusResponse, _Mapping]] = ..., renewed: _Optional[_Union[RenewGpusResponse, _Mapping]] = ..., released: _Optional[_Union[ReleaseGpusResponse, _Mapping]] = ..., refused: _Optional[_Union[GpuRefusal, _Mapping]] = ...) -> None: ...
+
+class GpuRefusal(_message.Message):
+    __slots__ = ("code", "reason", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...

@@ -55,6 +55,11 @@ class GpuLeaseServiceStub(object):
                 request_serializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.AcquireGpusRequest.SerializeToString,
                 response_deserializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.AcquireGpusResponse.FromString,
                 _registered_method=True)
+        self.UseGpus = channel.stream_stream(
+                '/coordinator.v1.GpuLeaseService/UseGpus',
+                request_serializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.UseGpusRequest.SerializeToString,
+                response_deserializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.UseGpusResponse.FromString,
+                _registered_method=True)
         self.RenewGpus = channel.unary_unary(
                 '/coordinator.v1.GpuLeaseService/RenewGpus',
                 request_serializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.RenewGpusRequest.SerializeToString,
@@ -111,6 +116,16 @@ class GpuLeaseServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UseGpus(self, request_iterator, context):
+        """The same for whoever has many requests, over one stream: each question is answered once, with
+        its number, as soon as it can be; answers may come in another order than the questions. What
+        became durable at once is answered at once. While a thousand questions are unanswered no more
+        are read. When the stream ends, requests that still wait give back their places.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenewGpus(self, request, context):
         """The holder is alive. ABORTED (LEASE_LOST): a lease is unknown, has lapsed or was granted to
         another since; whoever uses its GPU must stop.
@@ -162,6 +177,11 @@ def add_GpuLeaseServiceServicer_to_server(servicer, server):
                     servicer.AcquireGpus,
                     request_deserializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.AcquireGpusRequest.FromString,
                     response_serializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.AcquireGpusResponse.SerializeToString,
+            ),
+            'UseGpus': grpc.stream_stream_rpc_method_handler(
+                    servicer.UseGpus,
+                    request_deserializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.UseGpusRequest.FromString,
+                    response_serializer=coordinator_dot_v1_dot_gpu__lease__service__pb2.UseGpusResponse.SerializeToString,
             ),
             'RenewGpus': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewGpus,
@@ -293,6 +313,33 @@ class GpuLeaseService(object):
             '/coordinator.v1.GpuLeaseService/AcquireGpus',
             coordinator_dot_v1_dot_gpu__lease__service__pb2.AcquireGpusRequest.SerializeToString,
             coordinator_dot_v1_dot_gpu__lease__service__pb2.AcquireGpusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseGpus(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/coordinator.v1.GpuLeaseService/UseGpus',
+            coordinator_dot_v1_dot_gpu__lease__service__pb2.UseGpusRequest.SerializeToString,
+            coordinator_dot_v1_dot_gpu__lease__service__pb2.UseGpusResponse.FromString,
             options,
             channel_credentials,
             insecure,

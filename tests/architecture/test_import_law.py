@@ -53,7 +53,7 @@ SPEAKS_PROTOBUF = (
     "coordinator.calls", "coordinator.channels",
     "coordinator.client", "coordinator.embedded", "coordinator.event_client",
     "coordinator.event_service", "coordinator.gpu_client",
-    "coordinator.gpu_service", "coordinator.gpu_wire",
+    "coordinator.gpu_service", "coordinator.gpu_stream", "coordinator.gpu_wire",
     "coordinator.member_client", "coordinator.metrics_aspect", "coordinator.limiting",
     "coordinator.log_service",
     "coordinator.security", "coordinator.server", "coordinator.service", "coordinator.status",

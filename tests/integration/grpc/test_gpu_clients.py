@@ -18,7 +18,7 @@ from coordinator.core.errors import (
 from coordinator.core.gpu import GpuSight, LeaseState, Want
 from coordinator.core.lease_entry import REVOKE_AFTER
 from coordinator.gpu_client import GpuClient
-from coordinator.gpu_service import LEASE_TTL
+from coordinator.gpu_stream import LEASE_TTL
 from coordinator.testing import FakeHost, ManualClock, Serving, serving
 from tests.integration.grpc import raw
 from tests.integration.grpc.gpu_scene import gang_on, gpus_of, waits_for_a_gpu
