@@ -8,6 +8,7 @@ and for etcd.
 
 from __future__ import annotations
 
+import itertools
 import select
 import sys
 import time
@@ -22,6 +23,7 @@ from coordinator.security import call_metadata
 from coordinator.v1 import gpu_lease_service_pb2 as pb
 
 ACQUIRE = "/coordinator.v1.GpuLeaseService/AcquireGpus"
+USE = "/coordinator.v1.GpuLeaseService/UseGpus"
 _MOST_CONNECTIONS = 4
 _LATEST_ANSWER = 60.0  # seconds without any
 
@@ -111,6 +113,71 @@ class Load:
                     raise ConnectionLost("a request was refused")
 
 
+class StreamLoad:
+    """The same over one ``UseGpus`` stream for each connection: ``outstanding`` questions, and who
+    is answered asks for the next. Answers that come together are followed by questions that go
+    together."""
+
+    def __init__(self, connections: Iterable[Connection]) -> None:
+        self._streams = {each: each.call(USE) for each in connections}
+        self._numbers = itertools.count()
+        self._asked: dict[int, float] = {}
+        self.took: list[float] = []
+        self.grants: list[tuple[str, int]] = []
+
+    def run(self, names: Iterable[str], outstanding: int) -> None:
+        """All of them. Raises ConnectionLost: cut off, or refused."""
+        left = deque(names)
+        poll = select.epoll()
+        by_descriptor = {each.fileno(): each for each in self._streams}
+        for descriptor in by_descriptor:
+            poll.register(descriptor, select.EPOLLIN)
+        share = -(-outstanding // len(self._streams))
+        for connection in self._streams:
+            self._ask(connection, left, min(share, outstanding - len(self._asked)))
+        while self._asked:
+            ready = poll.poll(_LATEST_ANSWER)
+            if not ready:
+                raise ConnectionLost(f"no answer for {_LATEST_ANSWER:g} s")
+            for descriptor, _ in ready:
+                connection = by_descriptor[descriptor]
+                self._ask(connection, left, self._take(connection))
+        poll.close()
+
+    def _ask(self, connection: Connection, left: deque[str], count: int) -> None:
+        request = pb.UseGpusRequest()
+        for _ in range(min(count, len(left))):
+            number, name = next(self._numbers), left.popleft()
+            question = request.questions.add(number=number)
+            question.acquire.request_id, question.acquire.holder = name, "measured"
+            question.acquire.wants.add(who="one", uuids=[name], count=1)
+            self._asked[number] = time.monotonic()
+        if request.questions:
+            connection.send(self._streams[connection], request.SerializeToString())
+
+    def _take(self, connection: Connection) -> int:
+        """How many were answered."""
+        count = 0
+        for news in connection.receive():
+            if not isinstance(news, Message):
+                raise ConnectionLost("the stream has ended")
+            now = time.monotonic()
+            for answer in pb.UseGpusResponse.FromString(news.data).answers:
+                if not answer.HasField("acquired"):
+                    raise ConnectionLost(answer.refused.message)
+                [grant] = answer.acquired.grants
+                self.took.append(now - self._asked.pop(answer.number))
+                self.grants.append((grant.uuid, grant.token.number))
+                count += 1
+        return count
+
+
+def _load(kind: str, connections: Iterable[Connection]) -> Load | StreamLoad:
+    if kind == "gpus by stream":
+        return StreamLoad(connections)
+    return Load(connections, EtcdLeases() if kind == "etcd" else Gpus())
+
+
 def _round(config: Mapping[str, Any], command: Mapping[str, Any]) -> dict[str, Any]:
     outstanding = int(command["outstanding"])
     metadata = call_metadata(config["token"]) if "token" in config else ()
@@ -118,7 +185,7 @@ def _round(config: Mapping[str, Any], command: Mapping[str, Any]) -> dict[str, A
         Connection(config["host"], config["port"], metadata)
         for _ in range(min(outstanding, _MOST_CONNECTIONS))
     ]
-    load = Load(connections, EtcdLeases() if config["kind"] == "etcd" else Gpus())
+    load = _load(config["kind"], connections)
     began_at, cut_off = time.monotonic(), ""
     try:
         load.run(command["names"], outstanding)
