@@ -11,7 +11,7 @@ from benchmarks.durable_grants import PROMISED, Round
 from benchmarks.restart import Sample, doubled_in
 from benchmarks.soak_result import slope
 
-OURS = Round("tflease", PROMISED, 3_100.0, (0.03,), 300e-6)
+OURS = Round("tflease, streams", PROMISED, 3_100.0, (0.03,), 300e-6)
 THEIRS = Round("etcd", PROMISED, 6_200.0, (0.015,), 100e-6)
 
 
@@ -20,7 +20,7 @@ def test_grants_are_judged_at_a_hundred_outstanding_and_beside_etcd() -> None:
 
     verdict = durable_grants.result(measured).verdict
 
-    assert "100 outstanding: met (3,100)" in verdict
+    assert "100 outstanding: met (3,100, tflease, streams)" in verdict
     assert "0.50 of etcd's rate" in verdict
     assert "recovery within 0.5 s: met (0.30 s more" in verdict
     slow = replace(measured, rounds=[replace(OURS, rate=2_900.0)], recovery=1.6)
