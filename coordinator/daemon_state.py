@@ -98,7 +98,7 @@ def _read(path: Path) -> DaemonState | None:
                 return None
             state = DaemonState(**json.load(file))
         for item in fields(state):
-            kind = int if item.name in ("pid", "started") else str
+            kind = {"pid": int, "started": int, "tls": bool}.get(item.name, str)
             if type(getattr(state, item.name)) is not kind:
                 return None
         return state if state.pid > 0 and state.port > 0 else None
