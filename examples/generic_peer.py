@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 PACKAGE = "coordinator.v1"
 WORKER = 2  # Role.ROLE_WORKER
+STOPPED = 13  # Cause.CAUSE_STOPPED
 DEADLINE = 20.0
 
 
@@ -121,7 +123,10 @@ def play(address: str, token: str) -> None:
         endpoint=agent.message("Endpoint", host="127.0.0.1", port=2222),
     )  # fmt: skip
     print("reserved, outcome", reserved.outcome)
-    attend(agent, run_id, incarnation)
+    started = threading.Event()
+    attending = threading.Thread(target=attend, args=(agent, run_id, incarnation, started))
+    attending.start()
+    started.wait(DEADLINE)
 
     uuids = ["GPU-of-the-contract"]
     sight = operator.message("GpuSight", uuid=uuids[0], is_free=True)
@@ -136,14 +141,15 @@ def play(address: str, token: str) -> None:
 
     owner = Contract(address, created.owner_token)
     owner.call("RunService", "StopRun", run_id=run_id, reason="seen enough")
+    attending.join(DEADLINE)
     run = owner.call("RunService", "GetRun", run_id=run_id).run
-    print("stopped, phase", run.phase)
+    print("stopped, phase", run.phase)  # 6: RUN_PHASE_CANCELLED
     for contract in (operator, agent, owner):
         contract.close()
 
 
-def attend(agent: Contract, run_id: str, incarnation: str) -> None:
-    """Hello, ready, start, entered, ended, goodbye."""
+def attend(agent: Contract, run_id: str, incarnation: str, started: threading.Event) -> None:
+    """Hello, ready; told to start: entered, a beat; told to stop: ended, goodbye."""
     sayings: queue.Queue[Any] = queue.Queue()
 
     def say(sequence: int, **what: Any) -> None:
@@ -158,8 +164,12 @@ def attend(agent: Contract, run_id: str, incarnation: str) -> None:
             print("started, generation", answer.start.generation)
             say(2, main_entered=agent.message("MainEntered", generation=answer.start.generation))
             say(3, heartbeat=agent.message("Heartbeat"))
-            say(4, goodbye=agent.message("Goodbye", reason="that was all"))
-        elif answer.acknowledgement.sequence == 4:
+            started.set()
+        elif answer.WhichOneof("message") == "stop":
+            report = agent.message("ExitReport", cause=STOPPED, killed_by_us=True)
+            say(4, process_exited=agent.message("ProcessExited", generation=1, exit=report))
+            say(5, goodbye=agent.message("Goodbye", reason="that was all"))
+        elif answer.acknowledgement.sequence == 5:
             sayings.put(None)
     print("attended")
 

@@ -66,8 +66,14 @@ OWNERS = {
     "grpc_health": SPEAKS_PROTOBUF,
     "grpc_reflection": SPEAKS_PROTOBUF,
     "grpc_status": SPEAKS_PROTOBUF,
+    "cryptography": (
+        "coordinator.authority lazily",
+        "coordinator.cli.checks.daemon lazily",
+        "coordinator.tls lazily",
+    ),
     "keras": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
     "psutil": ("executor_agent.spark_chain",),
+    "prometheus_client": ("coordinator.metrics", "coordinator.monitoring lazily"),
     "py4j": ("coordinator.spark",),
     "pynvml": ("executor_agent.nvml lazily",),
     "pyspark": (
@@ -80,8 +86,8 @@ OWNERS = {
 }
 
 # `import coordinator` and `import executor_agent` load none of these.
-HEAVY = ("google.protobuf", "grpc", "keras", "numpy", "pandas", "psutil", "pyarrow", "pynvml",
-         "pyspark", "tensorflow")  # fmt: skip
+HEAVY = ("cryptography", "google.protobuf", "grpc", "keras", "numpy", "pandas",
+         "prometheus_client", "psutil", "pyarrow", "pynvml", "pyspark", "tensorflow")  # fmt: skip
 
 # A folder of .proto files that is also a package would shadow the one of PyPI's proto-plus.
 NO_SUCH_FILE = ("proto/__init__.py",)

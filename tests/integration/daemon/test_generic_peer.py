@@ -32,6 +32,7 @@ async def test_the_contract_is_enough_to_reserve_attend_lease_and_stop(daemon: D
     assert process.returncode == 0, text
     said = [line.partition(",")[0] for line in text.splitlines()]
     assert [" ".join(line.split()[:1]) for line in said] == [
-        "created", "reserved", "started", "attended", "leased", "stopped", "of",
+        "created", "reserved", "started", "leased", "attended", "stopped", "of",
     ], text  # fmt: skip
+    assert "stopped, phase 6" in text
     assert "of ours: []" in text
