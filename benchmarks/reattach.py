@@ -22,7 +22,7 @@ from coordinator.core.model import RunId
 from coordinator.limits import raise_descriptor_limit
 from coordinator.testing import FakeExecutor, FakeHost
 
-RETRY_MIN, RETRY_MAX = 0.2, 2.0
+RETRY_MIN, RETRY_MAX = 0.2, 1.0
 """Seconds between two attempts to attend: those of the agent (``executor_agent/attendance.py``)."""
 
 _ATTEMPTS = 10

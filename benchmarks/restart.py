@@ -211,7 +211,7 @@ def result(samples: Sequence[Sample], members: int) -> Result:
             ),
         ),
         notes=(
-            "Members come back with the pauses of a real agent (0.2 to 2 s) on gRPC's own client, "
+            "Members come back with the pauses of a real agent (0.2 to 1 s) on gRPC's own client, "
             f"which has a back-off of its own, from {PROCESSES} processes on the other cores.",
             "Grants before: answered before the death. Granted twice: a GPU whose token is another "
             "one than was told before the death, or than its holder has, or a token given twice.",

@@ -40,6 +40,15 @@ PRINCIPAL: ContextVar[Principal] = ContextVar("PRINCIPAL", default=NOBODY)
 """Who makes the call that this task answers; set before anything of it is parsed."""
 
 
+def scoped(request_id: str) -> str:
+    """A client's id of a request, as we keep it: two clients that choose the same one mean two
+    requests, and nobody gets hold of another's. Empty stays empty."""
+    principal = PRINCIPAL.get()
+    if not request_id or principal.role is Role.OPERATOR:
+        return request_id
+    return f"{principal.name}/{request_id}"
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call that is being answered. ``started_at``: ``time.perf_counter``, in seconds."""
@@ -233,10 +242,11 @@ class _Passage:
             _log.exception("a call failed by a bug of the coordinator", exc_info=error)
             text = f"internal error ({type(error).__name__}); see the coordinator's log"
             error = TfleaseError(text)
-        try:
-            await self.before_answer()
-        except TfleaseError as worse:
-            error = worse
+        if not isinstance(error, CoordinatorUnavailable):  # which says nothing of what was decided
+            try:
+                await self.before_answer()
+            except TfleaseError as worse:
+                error = worse
         self._code = status.code_of(error)
         await self._context.abort(
             self._code, status.text_of(error), trailing_metadata=status.trailing_metadata(error)

@@ -61,6 +61,8 @@ class Runs(Protocol):
 
     def phase(self, run_id: RunId) -> RunPhase: ...
 
+    def member_phase(self, run_id: RunId, member: MemberId) -> MemberPhase: ...
+
 
 class Chronicle:
     """``view``: the full picture of a run, which is asked for when its phase changes or somebody
@@ -181,8 +183,7 @@ class Chronicle:
             return
         if self._silent.get(run_id, {}).get(member) != kinds.MEMBER_LOST:
             return
-        phases = {each.id: each.phase for each in self._view(run_id).members}
-        if phases[member].is_live:
+        if self._runs.member_phase(run_id, member).is_live:
             del self._silent[run_id][member]
             self.tell(kinds.MEMBER_RETURNED, "is heard of again", run_id, str(member))
 

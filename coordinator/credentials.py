@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from coordinator.core.errors import Unauthenticated
+from coordinator.paths import expanded
 
 PATH_VARIABLE = "TFLEASE_TOKEN_FILE"
 """Names the file, and never holds the token."""
@@ -24,10 +25,10 @@ def default_token_path() -> Path:
     """$TFLEASE_TOKEN_FILE, or else ``tflease/token`` in the user's folder for configuration."""
     named = os.environ.get(PATH_VARIABLE)
     if named:
-        return Path(named).expanduser()
+        return expanded(named)
     home = os.environ.get("XDG_CONFIG_HOME", "")
     # A relative one is to be ignored, says the XDG specification.
-    folder = Path(home) if os.path.isabs(home) else Path.home() / ".config"
+    folder = Path(home) if os.path.isabs(home) else expanded("~/.config")
     return folder / "tflease" / "token"
 
 
@@ -37,7 +38,7 @@ def read_token(path: str | os.PathLike[str] | None = None) -> str:
     Raises Unauthenticated, naming the file and what to do: it is missing, empty or no token,
     others may read it, or somebody else has put it there.
     """
-    file = Path(path).expanduser() if path is not None else default_token_path()
+    file = expanded(path) if path is not None else default_token_path()
     try:
         # Whoever put a FIFO there must not make us wait for a writer.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,11 +64,12 @@ def create_token_file(path: str | os.PathLike[str]) -> str:
     """Makes the file with a new token, for its user alone. One that is there stays, and its token
     is returned.
 
-    Raises Unauthenticated when it is there and unfit (see ``read_token``) or cannot be made.
+    Raises Unauthenticated when it is there and unfit (see ``read_token``), when its token was made
+    from another one, and when it cannot be made.
     """
     from coordinator.security import new_token  # imports grpc, which readers do not need
 
-    file = Path(path).expanduser()
+    file = expanded(path)
     token = new_token()
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def create_token_file(path: str | os.PathLike[str]) -> str:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        return read_token(file)
+        return _operators(file, read_token(file))
     except OSError as error:
         raise _refusal(file, f"cannot be made: {error.strerror}") from None
     try:
@@ -86,6 +88,21 @@ def create_token_file(path: str | os.PathLike[str]) -> str:
         with suppress(OSError):
             file.unlink()  # half a token would be in the way of the next attempt
         raise _refusal(file, f"cannot be written: {error.strerror}") from None
+    return token
+
+
+def _operators(file: Path, token: str) -> str:
+    """One that somebody was given for less must not become the one that opens everything."""
+    from coordinator.security import role_of
+
+    role = role_of(token)
+    if role is not None:
+        raise _refusal(
+            file,
+            f"holds the token of a {role.value}, made by `tflease token`: whoever was given it "
+            "would command this coordinator. Name another file for a token of its own, with "
+            f"--token-file or {PATH_VARIABLE}",
+        )
     return token
 
 

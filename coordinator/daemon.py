@@ -34,10 +34,12 @@ from coordinator.metrics_aspect import MetricsAspect
 from coordinator.monitoring import Monitoring
 from coordinator.server import Server
 from coordinator.shutdown import Ending, stop_runs
+from coordinator.tls import name_in
 
 _log = logging.getLogger("tflease.coordinator")
 
 SHUTDOWN_REASON = "the coordinator is being shut down"
+_BROKEN = 70
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -128,7 +130,8 @@ async def _end_runs(engine: DaemonEngine, reason: str, ending: Ending) -> None:
 def _engine(journal: Journal | None) -> DaemonEngine:
     began_at = time.perf_counter()
     try:
-        engine = DaemonEngine(journal)
+        # Not in order: what is missing in the journal must reach nobody.
+        engine = DaemonEngine(journal, give_up=lambda: os._exit(_BROKEN))
     except (BrokenRecord, JournalUnusable) as error:
         raise CannotServe(f"the journal cannot be taken up, and is as it was: {error}") from None
     if journal is not None:
@@ -197,6 +200,7 @@ def _note(config: DaemonConfig, port: int) -> Iterator[None]:
         version=VERSION,
         since=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         tls=config.tls is not None,
+        server_name="" if config.tls is None else name_in(config.tls.certificate),
     )
     try:
         path = daemon_state.write(state)

@@ -5,6 +5,8 @@ What it adds to the engine: it takes no new runs while it is shut down.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from coordinator import event_kinds
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import RunId, RunSpec
@@ -15,8 +17,10 @@ from coordinator.journal import Journal
 class DaemonEngine(Engine):
     """Use inside a running event loop."""
 
-    def __init__(self, journal: Journal | None = None) -> None:
-        super().__init__(journal=journal)
+    def __init__(
+        self, journal: Journal | None = None, give_up: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(journal=journal, give_up=give_up)
         self._is_closing = False
 
     @property

@@ -24,7 +24,8 @@ _POLL_INTERVAL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class DaemonState:
-    """``address`` is how this machine reaches it, ``started`` in clock ticks since boot."""
+    """``address`` is how this machine reaches it, ``started`` in clock ticks since boot.
+    ``server_name``: a name in its certificate, which rarely has that address."""
 
     address: str
     pid: int
@@ -34,6 +35,7 @@ class DaemonState:
     version: str
     since: str
     tls: bool = False
+    server_name: str = ""
 
     @property
     def port(self) -> int:
@@ -85,7 +87,10 @@ def remove(path: Path, state: DaemonState) -> None:
 
 def living(directory: Path) -> list[DaemonState]:
     """The daemons of this machine that left a note in this directory and still live."""
-    notes = [_read(path) for path in sorted(directory.glob(f"{_PREFIX}*.json"))]
+    try:
+        notes = [_read(path) for path in sorted(directory.glob(f"{_PREFIX}*.json"))]
+    except OSError:  # a folder that is not for us; whoever needs the token in it will say so
+        return []
     return [state for state in notes if state is not None and state.is_alive]
 
 

@@ -20,6 +20,7 @@ from coordinator.calls import Aspect, Call
 from coordinator.core.durable import STATE_VERSION, migrate
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.journal_values import EventRecord, JournalUnusable
+from coordinator.limiting import STREAMS
 
 if TYPE_CHECKING:
     from coordinator.journal import Journal
@@ -94,6 +95,7 @@ class Commits:
         self._order = itertools.count()  # of two with one mark: futures cannot be compared
         self._writing: asyncio.Task[None] | None = None
         self.problem = ""
+        self._is_broken = False
 
     @property
     def mark(self) -> int:
@@ -112,7 +114,7 @@ class Commits:
     def changed(self) -> None:
         """Something has changed, and is to be written."""
         self._wanted += 1
-        if self._writing is None:
+        if self._writing is None and not self._is_broken:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
 
     async def _write_all(self) -> None:
@@ -127,6 +129,7 @@ class Commits:
                         waiter.set_result(None)
         except Exception:
             _log.critical("the journal cannot be written, by a bug; ending at once", exc_info=True)
+            self._is_broken = True  # what comes later must not pass for all that came before
             self._give_up()
         finally:
             self._writing = None
@@ -175,6 +178,19 @@ class Durable(Protocol):
     async def durable(self, mark: int | None = None) -> None: ...
 
 
+async def durable_soon(engine: Durable) -> None:
+    """For an answer that somebody waits for. Raises CoordinatorUnavailable, with the reason, when
+    it takes too long."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await engine.durable()
+    except TimeoutError:
+        why = engine.journal_problem or "the disk is slow"
+        raise CoordinatorUnavailable(
+            f"the coordinator cannot write its journal, and answers nothing until it can: {why}"
+        ) from None
+
+
 class DurableAnswers(Aspect):
     """Nothing is answered before what it rests on is on disk."""
 
@@ -182,11 +198,5 @@ class DurableAnswers(Aspect):
         self._engine = engine
 
     async def before_answer(self, call: Call) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._engine.durable()
-        except TimeoutError:
-            why = self._engine.journal_problem or "the disk is slow"
-            raise CoordinatorUnavailable(
-                f"the coordinator cannot write its journal, and answers nothing until it can: {why}"
-            ) from None
+        # A stream has no deadline: who follows a run waits for the disk, as its members do.
+        await (self._engine.durable() if call.name in STREAMS else durable_soon(self._engine))

@@ -18,9 +18,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 
 from coordinator import garbage
 from coordinator.authority import new_authority
@@ -46,7 +46,7 @@ stranger's handshake that fails on standard error, which is the driver's termina
 class EmbeddedConfig:
     """What the driver tells its coordinator. ``port`` 0: any that is free."""
 
-    token: str
+    token: str = field(repr=False)
     driver_pid: int
     host: str = "127.0.0.1"
     port: int = 0
@@ -103,6 +103,18 @@ def _lifeline(ending: Ending) -> None:
         ending.ask("the driver closed its coordinator")
 
 
+@asynccontextmanager
+async def _watched_over(monitoring: Monitoring) -> AsyncIterator[str]:
+    """Gives the URL of the numbers; empty where they cannot be served."""
+    async with AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(monitoring.running(_METRICS))
+        except Exception as error:  # whatever it is: no run fails for the sake of numbers
+            _log.warning("%s; going on without", error)
+            url = await stack.enter_async_context(monitoring.running())
+        yield url
+
+
 async def _run(config: EmbeddedConfig) -> int:
     ending = Ending()
     loop = asyncio.get_running_loop()
@@ -117,7 +129,7 @@ async def _run(config: EmbeddedConfig) -> int:
     engine = Engine()
     server = Server(engine, config.token, server_tls, [MetricsAspect(engine.tallies)])
     monitoring = Monitoring(server)
-    async with garbage.kept_out_of_the_way(), monitoring.running(_METRICS) as url:
+    async with garbage.kept_out_of_the_way(), _watched_over(monitoring) as url:
         try:
             port = await server.start(config.host, config.port)
         except TfleaseError as error:

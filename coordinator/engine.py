@@ -65,7 +65,7 @@ class Engine:
         give_up: Callable[[], None] = lambda: None,
     ) -> None:
         """``give_up``: see ``Commits``."""
-        self._machine = self._begin(journal, clock(), wall() - clock())
+        self._machine = self._begin(journal, clock, wall)
         self.tallies = Tallies()
         self._journal = journal
         self._commits: Commits | None = None
@@ -91,12 +91,16 @@ class Engine:
         self._closed = False
 
     @staticmethod
-    def _begin(journal: Journal | None, now: float, offset: float) -> Machine:
+    def _begin(
+        journal: Journal | None, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> Machine:
         """A new machine, or the one of before the restart."""
         if journal is None:
             # Milliseconds: a coordinator grants fewer GPUs than that.
-            return Machine(secrets.token_hex(4), last_number=int((now + offset) * 1000))
-        return Machine.restore(journal.coordinator_id, recover(journal), now, offset)
+            return Machine(secrets.token_hex(4), last_number=int(wall() * 1000))
+        records = recover(journal)
+        now = clock()  # after the reading: nobody's time runs during that
+        return Machine.restore(journal.coordinator_id, records, now, wall() - now)
 
     # -- what is on disk -------------------------------------------------------------------
 
@@ -151,15 +155,17 @@ class Engine:
     def feed(self, event: events.Event) -> tuple[effects.Effect, ...]:
         """Applies one event now. Raises what ``Machine.handle`` raises."""
         self._notice_pause()
-        done = self._machine.handle(event, self._clock())
-        for effect in done:
-            self._carry_out(effect)
         is_beat = isinstance(event, events.Heard)
-        if is_beat:
-            self.tallies.beats += 1
-        if done or not is_beat:
-            self.chronicle.observe(event, done)
-        self._commit()
+        try:
+            done = self._machine.handle(event, self._clock())
+            for effect in done:
+                self._carry_out(effect)
+            if is_beat:
+                self.tallies.beats += 1
+            if done or not is_beat:
+                self.chronicle.observe(event, done)
+        finally:  # what was decided is to be written, whatever went wrong after that
+            self._commit()
         if not is_beat:  # a beat only moves deadlines later
             self._arm()
         return done
@@ -174,6 +180,10 @@ class Engine:
         known = set(self._machine.run_ids())  # it forgets runs that ended long ago
         self._specs = {run: spec for run, spec in self._specs.items() if run in known}
         return run_id
+
+    def knows_request(self, request_id: str) -> bool:
+        """Whether a run was created by this request."""
+        return self._machine.run_of_request(request_id) is not None
 
     def open_session(
         self, run_id: RunId, member: MemberId, incarnation: IncarnationId, session: Session
@@ -207,12 +217,14 @@ class Engine:
         try:
             use()
         finally:
-            done = self._machine.settle_gpus(self._clock())
-            for effect in done:
-                self._carry_out(effect)
-            self.chronicle.observe(None, done)
-            self._commit()
-            self._arm()
+            try:
+                done = self._machine.settle_gpus(self._clock())
+                for effect in done:
+                    self._carry_out(effect)
+                self.chronicle.observe(None, done)
+            finally:
+                self._commit()
+                self._arm()
 
     # -- views out -------------------------------------------------------------------------
 
@@ -234,6 +246,10 @@ class Engine:
     def views(self) -> list[RunView]:
         """All runs, newest last."""
         return [self.view(run_id) for run_id in self._machine.run_ids()]
+
+    def run_ids(self) -> tuple[RunId, ...]:
+        """All runs, newest last."""
+        return self._machine.run_ids()
 
     async def watch(self, run_id: RunId) -> AsyncGenerator[RunView, None]:
         """The run now and after changes, until it has ended. Raises UnknownRun."""

@@ -12,15 +12,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from coordinator.core.errors import InvalidRun
+from coordinator.core.errors import CoordinatorUnavailable, InvalidRun
 from coordinator.event_kinds import EVENTS_MISSED
 from coordinator.event_log import EventLog, EventQuery, EventRecord, fits
+from coordinator.journal_values import JournalUnusable
 
 PAGE = 500
 """So many events go into one message."""
 
 LONGEST_LIMIT = 10_000
 """Whoever asks for the latest events gets at most so many."""
+
+LONGEST_TEXT = 1_000
+"""Characters of what is looked for; SQLite takes no pattern that is very long."""
 
 FOLLOW_INTERVAL = 0.1
 """Seconds at least between two messages to one who follows."""
@@ -55,7 +59,8 @@ class EventHistory:
         self, query: EventQuery, *, latest: int = 0, follow: bool = False
     ) -> AsyncGenerator[list[EventRecord], None]:
         """What fits, the oldest first, in pages; ``latest``: of what has happened already at most
-        so many, the latest; 0: all. With ``follow`` it ends with its reader. Raises InvalidRun."""
+        so many, the latest; 0: all. With ``follow`` it ends with its reader. Raises InvalidRun, and
+        CoordinatorUnavailable when the store cannot be read."""
         self._check(query, latest, follow=follow)
         changed = asyncio.Event()
         stop_following = self._log.follow(changed.set)
@@ -81,6 +86,9 @@ class EventHistory:
     def _check(self, query: EventQuery, latest: int, *, follow: bool) -> None:
         if not 0 <= latest <= LONGEST_LIMIT:
             raise InvalidRun(f"limit={latest}: must be from 0 (all of them) to {LONGEST_LIMIT}")
+        for name, text in (("text", query.text), ("kind", query.kind)):
+            if len(text) > LONGEST_TEXT:
+                raise InvalidRun(f"{name} has {len(text)} characters: give at most {LONGEST_TEXT}")
         if query.since is not None and query.until is not None and query.since > query.until:
             raise InvalidRun("since is later than until: nothing can be in between")
         if follow and query.until is not None:
@@ -95,7 +103,7 @@ class EventHistory:
         kept = {event.id: event for event in self._log.kept if fits(event, query)}
         if self._store is not None and len(kept) < number and self._log.oldest_id > 1:
             wanted = replace(query, limit=number, is_latest=True)
-            stored = await asyncio.to_thread(self._store.events, wanted)
+            stored = await self._stored(self._store, wanted)
             kept |= {event.id: event for event in stored}
         # What has come since is its follower's, by way of the pages.
         return [kept[each] for each in sorted(kept) if each <= end][-number:]
@@ -108,10 +116,16 @@ class EventHistory:
         stored_up_to = self._log.oldest_id - 1
         await self._durable()
         missed = await self._missed_in_store(query.after_id)
-        found = await asyncio.to_thread(self._store.events, replace(query, limit=PAGE))
+        found = await self._stored(self._store, replace(query, limit=PAGE))
         is_cut_off = len(found) == PAGE
         position = found[-1].id if is_cut_off else max([stored_up_to, *(each.id for each in found)])
         return _Page([*missed, *found], position)
+
+    async def _stored(self, store: EventStore, query: EventQuery) -> list[EventRecord]:
+        try:
+            return await asyncio.to_thread(store.events, query)
+        except JournalUnusable as error:
+            raise CoordinatorUnavailable(str(error)) from None
 
     def _page_of_memory(self, query: EventQuery) -> _Page:
         later = self._log.after(query.after_id)
@@ -123,7 +137,7 @@ class EventHistory:
 
     async def _missed_in_store(self, position: int) -> list[EventRecord]:
         assert self._store is not None
-        oldest = await asyncio.to_thread(self._store.events, EventQuery(limit=1))
+        oldest = await self._stored(self._store, EventQuery(limit=1))
         return self._missed(position, oldest[0].id) if oldest else []
 
     def _missed(self, position: int, oldest: int) -> list[EventRecord]:

@@ -54,6 +54,7 @@ class GpuRequests:
         self._clock = clock
         self._apply = apply
         self._waiting: dict[str, _Waiting] = {}
+        self._unlearned: dict[str, object] = {}  # granted, and who has not been answered yet
         self.events: deque[GpuEvent] = deque(maxlen=KEPT_EVENTS)
 
     def use(self, use: Callable[[LeaseBook, float], _T]) -> _T:
@@ -67,9 +68,11 @@ class GpuRequests:
         """The requests that calls wait for."""
         return tuple(self._waiting)
 
-    async def acquire(self, request: LeaseRequest) -> Acquired:
+    async def acquire(self, request: LeaseRequest, asker: object = None) -> Acquired:
         """Waits for all GPUs of the request, or none. Raises InvalidRun, UnknownGpu, and
-        GpusUnavailable when they were not to be had within its patience."""
+        GpusUnavailable when they were not to be had within its patience. ``asker``: whoever will
+        call ``learned`` or ``broken_off``; None: nobody."""
+        is_new = not self._book.holds(request.request_id)
         waiting = self._waiting.setdefault(request.request_id, _Waiting(request))
         call: asyncio.Future[Acquired] = asyncio.get_running_loop().create_future()
         waiting.calls.add(call)  # first, so that no grant is missed
@@ -78,6 +81,7 @@ class GpuRequests:
             granted = granted or await call
             waiting.is_answered = True  # also below: what is left is its holder's to give back
             self._check_holds(request)
+            self._expect(request, asker if is_new and len(waiting.calls) == 1 else None)
             return granted
         finally:
             waiting.calls.discard(call)
@@ -86,14 +90,35 @@ class GpuRequests:
                 if not waiting.is_answered:
                     self.give_up(request)
 
-    def acquire_now(self, request: LeaseRequest) -> Acquired | None:
+    def acquire_now(self, request: LeaseRequest, asker: object) -> Acquired | None:
         """All GPUs of the request, if they are to be had without waiting; None: ``acquire`` it,
         at once, because it has its place in the queue already. Raises InvalidRun, UnknownGpu,
         LeaseLost."""
+        is_new = not self._book.holds(request.request_id)
         granted = self.use(lambda book, now: book.acquire(request, now))
         if granted is not None:
             self._check_holds(request)
+            self._expect(request, asker if is_new else None)
         return granted
+
+    def _expect(self, request: LeaseRequest, asker: object) -> None:
+        """``asker`` None: others know of the grant, or may."""
+        if asker is None:
+            self._unlearned.pop(request.request_id, None)
+        else:
+            self._unlearned[request.request_id] = asker
+
+    def learned(self, request: LeaseRequest, asker: object) -> None:
+        """The answer has gone out: what was granted is its holder's to give back."""
+        if self._unlearned.get(request.request_id) is asker:
+            del self._unlearned[request.request_id]
+
+    def broken_off(self, request: LeaseRequest, asker: object) -> None:
+        """The answer will never go out. Unless somebody else has asked for the same since, nobody
+        knows of the grant."""
+        if self._unlearned.get(request.request_id) is asker:
+            del self._unlearned[request.request_id]
+            self.give_up(request)
 
     def _check_holds(self, request: LeaseRequest) -> None:
         if not self._book.holds(request.request_id):

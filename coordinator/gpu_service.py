@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from coordinator import gpu_wire
-from coordinator.core.errors import InvalidRun
+from coordinator.core.errors import InvalidRun, TfleaseError
 from coordinator.core.lease_book import LeaseBook
+from coordinator.durability import durable_soon
 from coordinator.engine import Engine
 from coordinator.gpu_stream import GpuStream, granted_to_pb, internal, request_from_pb
 from coordinator.limiting import Limiter
@@ -63,7 +65,15 @@ class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
     async def AcquireGpus(
         self, request: pb.AcquireGpusRequest, context: Any
     ) -> pb.AcquireGpusResponse:
-        return granted_to_pb(await self._gpus.acquire(request_from_pb(request)))
+        wanted, asker = request_from_pb(request), object()
+        granted = await self._gpus.acquire(wanted, asker)
+        try:
+            await durable_soon(self._engine)
+        except (asyncio.CancelledError, TfleaseError):  # its client will never know of the grant
+            self._gpus.broken_off(wanted, asker)
+            raise
+        self._gpus.learned(wanted, asker)
+        return granted_to_pb(granted)
 
     async def UseGpus(self, request_iterator: Any, context: Any) -> None:
         stream = GpuStream(self._engine, self._limiter, context, self.renew, self.release)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from coordinator import gpu_wire, status, wire
+from coordinator.calls import PRINCIPAL, scoped
 from coordinator.core.errors import InvalidRun, TfleaseError
 from coordinator.core.gpu import LeaseRequest
 from coordinator.core.lease_news import Acquired
@@ -18,8 +20,16 @@ LEASE_TTL = 60.0
 """Seconds of silence after which a lease lapses that was acquired by a client. Those of a run's
 members have the run's fence timeout."""
 
-MOST_UNANSWERED = 1_000
-"""Questions of one stream; its client waits with more, by HTTP/2's flow control."""
+MOST_UNREAD = 1_000
+"""Answers that a client has not read yet; until it does, no more questions are read."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """``grant``: the request whose grant it tells."""
+
+    message: pb.GpuAnswer
+    grant: LeaseRequest | None = None
 
 
 class GpuStream:
@@ -39,8 +49,8 @@ class GpuStream:
         self._renew = renew
         self._release = release
         self._waiting: dict[asyncio.Task[None], LeaseRequest] = {}
-        self._answers: list[pb.GpuAnswer] = []
-        self._unanswered = 0
+        self._answers: list[_Answer] = []
+        self._being_written: list[_Answer] = []
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -52,52 +62,66 @@ class GpuStream:
                 self._limiter.check("request_bytes", message.ByteSize())
                 for question in message.questions:
                     self._take(question)
-                while self._unanswered >= MOST_UNANSWERED and not writer.done():
-                    self._room.clear()
-                    await self._room.wait()
-            while self._unanswered and not writer.done():
-                self._room.clear()
-                await self._room.wait()
+                await self._until(lambda: len(self._answers) < MOST_UNREAD, writer)
+            await self._until(
+                lambda: not (self._waiting or self._answers or self._being_written), writer
+            )
         finally:
             await self._end(writer)
 
+    async def _until(self, condition: Callable[[], bool], writer: asyncio.Task[None]) -> None:
+        while not condition() and not writer.done():
+            self._room.clear()
+            await self._room.wait()
+
     def _take(self, question: pb.GpuQuestion) -> None:
-        self._unanswered += 1
-        answer = pb.GpuAnswer(number=question.number)
+        answer = _Answer(pb.GpuAnswer(number=question.number))
         try:
             match question.WhichOneof("question"):
                 case "acquire":
-                    request = request_from_pb(question.acquire)
-                    self._limiter.check("gpu_patience", request.patience)
-                    granted = self._engine.gpus.acquire_now(request)
-                    if granted is None:
-                        self._wait(request, answer)
+                    if not self._acquire(request_from_pb(question.acquire), answer):
                         return
-                    answer.acquired.CopyFrom(granted_to_pb(granted))
                 case "renew":
-                    answer.renewed.CopyFrom(self._renew(question.renew))
+                    answer.message.renewed.CopyFrom(self._renew(question.renew))
                 case "release":
-                    answer.released.CopyFrom(self._release(question.release))
+                    answer.message.released.CopyFrom(self._release(question.release))
                 case _:
                     raise InvalidRun("a question must ask something")
         except TfleaseError as error:
-            answer.refused.CopyFrom(_refusal(error))
+            answer.message.refused.CopyFrom(_refusal(error))
         self._answer(answer)
 
-    def _wait(self, request: LeaseRequest, answer: pb.GpuAnswer) -> None:
+    def _acquire(self, request: LeaseRequest, answer: _Answer) -> bool:
+        """True: it has its GPUs, or is refused; else it waits."""
+        self._limiter.check("gpu_patience", request.patience)
+        granted = self._engine.gpus.acquire_now(request, answer)
+        if granted is not None:
+            answer.message.acquired.CopyFrom(granted_to_pb(granted))
+            answer.grant = request
+            return True
+        try:
+            self._limiter.check("gpu_waits", len(self._waiting) + 1)
+        except TfleaseError:
+            self._engine.gpus.give_up(request)
+            raise
+        self._wait(request, answer)
+        return False
+
+    def _wait(self, request: LeaseRequest, answer: _Answer) -> None:
         async def wait() -> None:
             try:
-                granted = await self._engine.gpus.acquire(request)
-                answer.acquired.CopyFrom(granted_to_pb(granted))
+                granted = await self._engine.gpus.acquire(request, answer)
+                answer.message.acquired.CopyFrom(granted_to_pb(granted))
+                answer.grant = request
             except TfleaseError as error:
-                answer.refused.CopyFrom(_refusal(error))
+                answer.message.refused.CopyFrom(_refusal(error))
             self._answer(answer)
 
         task = asyncio.create_task(wait())
         self._waiting[task] = request
         task.add_done_callback(lambda task: self._waiting.pop(task, None))
 
-    def _answer(self, answer: pb.GpuAnswer) -> None:
+    def _answer(self, answer: _Answer) -> None:
         self._answers.append(answer)
         self._news.set()
 
@@ -107,23 +131,32 @@ class GpuStream:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                answers, self._answers = self._answers, []
+                self._being_written, self._answers = self._answers, []
                 await self._engine.durable()
-                await self._context.write(pb.UseGpusResponse(answers=answers))
-                self._unanswered -= len(answers)
+                messages = [answer.message for answer in self._being_written]
+                await self._context.write(pb.UseGpusResponse(answers=messages))
+                for answer in self._being_written:
+                    if answer.grant is not None:
+                        self._engine.gpus.learned(answer.grant, answer)
+                self._being_written = []
                 self._room.set()
         finally:
             self._room.set()  # whoever waits for us must not do so for ever
 
     async def _end(self, writer: asyncio.Task[None]) -> None:
-        """Places in the queue are given back, also of those that have not begun to wait."""
+        """Places in the queue are given back, also of those that have not begun to wait; and
+        grants of which nobody has learned."""
         waiting = dict(self._waiting)
         for task in (writer, *waiting):
             task.cancel()
         await asyncio.gather(writer, *waiting, return_exceptions=True)
         for task, request in waiting.items():
-            if task.cancelled():
+            # Its client may have come back already, and ask again on another stream.
+            if task.cancelled() and request.request_id not in self._engine.gpus.waiting:
                 self._engine.gpus.give_up(request)
+        for answer in (*self._being_written, *self._answers):
+            if answer.grant is not None:
+                self._engine.gpus.broken_off(answer.grant, answer)
 
 
 def _refusal(error: TfleaseError) -> pb.GpuRefusal:
@@ -139,7 +172,7 @@ def request_from_pb(request: pb.AcquireGpusRequest) -> LeaseRequest:
         raise InvalidRun(f"patience={patience:g}: must be 0 or more")
     return LeaseRequest(
         request_id=internal(request.request_id),
-        holder=request.holder or f"request {request.request_id}",
+        holder=request.holder or str(PRINCIPAL.get()),  # never the id, by which it is released
         wants=tuple(map(gpu_wire.want_from_pb, request.wants)),
         ttl=LEASE_TTL,
         patience=patience,
@@ -161,4 +194,4 @@ def internal(request_id: str) -> str:
     of a run's gang."""
     if not request_id:
         raise InvalidRun("the request has no request_id")
-    return f"client/{request_id}"
+    return f"client/{scoped(request_id)}"

@@ -94,7 +94,9 @@ class Journal:
             facts = _prepare(path, clock(), state_version)
             lock.sign()
             try:
-                writer = Writer(path, journal_file.connect(path), retention, clock)
+                writer = Writer(
+                    path, journal_file.connect(path), retention, clock, lock.is_in_place
+                )
             except sqlite3.Error as error:
                 raise journal_file.unusable(path, error) from None
         except BaseException:

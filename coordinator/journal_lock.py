@@ -30,6 +30,7 @@ class Lock:
             raise JournalUnusable(
                 f"the journal {path} cannot be locked: {error.strerror}: {lock_path(path)}"
             ) from None
+        self._path = lock_path(path)
         try:
             self._take(path)
         except BaseException:
@@ -54,6 +55,14 @@ class Lock:
             f"the journal {path} is in use by {_named_in(self._descriptor)}: stop that one, or "
             "name another journal"
         )
+
+    def is_in_place(self) -> bool:
+        """Whether whoever else opens the journal finds this lock."""
+        try:
+            found, ours = os.stat(self._path), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
 
     def sign(self) -> None:
         """Says who has it, to whoever asks. Only once the journal is known to be one: what is

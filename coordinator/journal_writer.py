@@ -73,7 +73,8 @@ class _Group:
 
 
 class Writer:
-    """Owns the connection for writing. ``clock`` in Unix seconds."""
+    """Owns the connection for writing. ``clock`` in Unix seconds. ``is_locked``: whether nobody
+    else can have opened the journal."""
 
     def __init__(
         self,
@@ -81,8 +82,10 @@ class Writer:
         connection: sqlite3.Connection,
         retention: Retention,
         clock: Callable[[], float],
+        is_locked: Callable[[], bool] = lambda: True,
     ) -> None:
         self._path = path
+        self._is_locked = is_locked
         self._connection = connection
         self._retention = retention
         self._clock = clock
@@ -177,6 +180,11 @@ class Writer:
                 f"the journal {self._path} has been moved, removed or replaced while it was in "
                 f"use: put it back, or restart ({journal_file.HELP})"
             )
+        if not self._is_locked():
+            raise JournalUnusable(
+                f"the lock of the journal {self._path} has been removed, so that another process "
+                f"may write it, too: end all but one of them ({journal_file.HELP})"
+            )
         put = [(*key, value) for key, value in group.values.items() if value is not None]
         removed = [key for key, value in group.values.items() if value is None]
         with journal_schema.transaction(self._connection):
@@ -193,9 +201,11 @@ class Writer:
         self._told = 0
         try:
             is_done = not self._forget() and not self._give_back()
-        except sqlite3.Error as error:
-            # Nothing is lost by it but room.
-            _logger.warning("old events stay: %s", journal_file.unusable(self._path, error))
+        except Exception as error:  # nothing is lost by it but room; this thread must go on
+            why = error
+            if isinstance(error, sqlite3.Error):
+                why = journal_file.unusable(self._path, error)
+            _logger.warning("old events stay: %s", why)
             is_done = True
         self._tidy_at = time.monotonic() + (_TIDY_INTERVAL if is_done else 0.0)
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from coordinator.calls import Aspect, Call
+from coordinator.calls import Aspect, Call, scoped
 from coordinator.core.census import Census
 from coordinator.core.errors import LimitExceeded
 from coordinator.limits import KIB, Limits
@@ -24,7 +24,6 @@ STREAMS = frozenset({
 })  # fmt: skip
 """Calls that stay open; a test holds it against the contract."""
 
-_WATCHES = ("RunService/WatchRun", "RunService/OwnRun")
 _SIZES = {
     "RunService/ReportScheduling": "message_bytes",  # grows with the run
     "RunService/ReportTaskEnd": "report_bytes",
@@ -35,7 +34,6 @@ _MESSAGE_SIZES = {"log_chunk": "message_bytes", "process_exited": "report_bytes"
 _MESSAGE_UNIT = 4 * KIB
 """Bytes of a session's message that count as one message."""
 
-_REMEMBERED_REQUESTS = 10_000
 _LOG_PATIENCE = 2.0
 """Seconds that a reader of a log waits for its turn."""
 
@@ -62,6 +60,9 @@ class Runs(Protocol):
     def census(self) -> Census:
         """How many runs and members."""
 
+    def knows_request(self, request_id: str) -> bool:
+        """Whether a run was created by this request."""
+
 
 class Limiter(Aspect):
     """Holds all that calls and sessions do against the limits. One for each server, in its event
@@ -87,8 +88,6 @@ class Limiter(Aspect):
             claims = [("streams_per_connection", call.peer)]
             if call.name == "ReservationService/Attend":
                 claims.append(("sessions", ""))
-            elif call.name == "EventService/WatchEvents":
-                claims.append(("followers", ""))
         else:
             claims = [("calls", "")]
             if call.name == "GpuLeaseService/AcquireGpus":
@@ -97,8 +96,10 @@ class Limiter(Aspect):
 
     def parsed(self, call: Call, request: Any) -> None:
         self.check(_SIZES.get(call.name, "request_bytes"), request.ByteSize())
-        if call.name in _WATCHES:
+        if call.name == "RunService/WatchRun":  # an owner's session is no luxury
             self._claim(call, [("watchers_per_run", request.run_id)])
+        elif call.name == "EventService/WatchEvents" and request.follow:
+            self._claim(call, [("followers", "")])
         elif call.name == "LogService/ReadLog":
             member = f"{request.run_id} {request.member.role}:{request.member.index}"
             self._claim(call, [("log_readers_per_member", member)])
@@ -107,7 +108,7 @@ class Limiter(Aspect):
         elif call.name == "RunService/CreateRun":
             roles = request.spec.roles
             size = sum(max(0, getattr(roles, name)) for name in roles.DESCRIPTOR.fields_by_name)
-            self._new_runs.admit(request.request_id, size)
+            self._new_runs.admit(scoped(request.request_id), size)
 
     def end(self, call: Call, code: object) -> None:
         for claim in self._held.pop(call, ()):
@@ -209,12 +210,11 @@ class _NewRuns:
         self._runs = runs
         self._clock = clock
         self._rate = Bucket(per_minute / 60.0, per_minute, clock())
-        self._admitted: dict[str, None] = {}  # request ids, the oldest first
 
     def admit(self, request_id: str, members: int) -> None:
         """Raises LimitExceeded. One that was admitted before is asked for again, and is no more
         than it was."""
-        if request_id and request_id in self._admitted:
+        if request_id and self._runs.knows_request(request_id):
             return
         limits = self._limiter.limits
         self._limiter.check("members_per_run", members)
@@ -227,11 +227,3 @@ class _NewRuns:
         alive = sum(count for phase, count in there.runs.items() if not phase.is_terminal)
         self._limiter.check("runs", alive + 1)
         self._limiter.check("members", sum(there.members.values()) + members)
-        self._remember(request_id)
-
-    def _remember(self, request_id: str) -> None:
-        if not request_id:
-            return
-        self._admitted[request_id] = None
-        if len(self._admitted) > _REMEMBERED_REQUESTS:
-            del self._admitted[next(iter(self._admitted))]

@@ -11,6 +11,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ MOST_REQUESTS = 8
 """So many are answered at a time; whoever comes then is hung up on."""
 
 REQUEST_TIMEOUT = 5.0
-"""Seconds that somebody has for sending a request."""
+"""Seconds that somebody has for sending a request and reading the answer, all in all."""
 
 _CLOSE_WITHIN = 0.1  # seconds after which the server looks whether it is to close
 
@@ -85,13 +86,23 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # The handler's own timeout is for each read: a byte now and then would keep the place.
+        deadline = threading.Timer(REQUEST_TIMEOUT, _hang_up, (request,))
+        deadline.daemon = True
+        deadline.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            deadline.cancel()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.debug("a request for metrics failed", exc_info=True)
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

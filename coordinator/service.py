@@ -7,39 +7,30 @@ import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from typing import Any
 
 from coordinator import gpu_wire, wire
-from coordinator.calls import PRINCIPAL
+from coordinator.calls import PRINCIPAL, scoped
 from coordinator.core import effects, events
 from coordinator.core.access import Principal, Role
-from coordinator.core.errors import InvalidReservation, InvalidRun
+from coordinator.core.errors import CoordinatorUnavailable, InvalidReservation, InvalidRun
 from coordinator.core.model import (
-    ExitReport,
     IncarnationId,
     LogChunk,
     ReadLog,
     RunId,
-    RunView,
     Slots,
     TaskState,
 )
 from coordinator.engine import Engine
 from coordinator.limiting import Limiter
-from coordinator.limits import Limits
 from coordinator.member_session import Command, MemberSession
+from coordinator.run_pictures import RunPictures
 from coordinator.security import Keyring, check_run
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
 from coordinator.v1 import run_service_pb2 as run_pb
 from coordinator.v1 import run_service_pb2_grpc as run_grpc
-
-_SHORT = 500  # characters of a message in a list
-
-HELLO_TIMEOUT = Limits().hello_timeout
-"""Seconds that a new session has for its first message, where the limits do not say otherwise."""
-
 
 LAST_WORDS = 5.0
 """Seconds that a member has to read what is left to say when its session ends."""
@@ -51,35 +42,36 @@ class RunService(run_grpc.RunServiceServicer):
     def __init__(self, engine: Engine, keyring: Keyring) -> None:
         self._engine = engine
         self._keyring = keyring
+        self._pictures = RunPictures(engine)
 
     async def CreateRun(
         self, request: run_pb.CreateRunRequest, context: Any
     ) -> run_pb.CreateRunResponse:
         if not request.HasField("spec"):
             raise InvalidRun("the request has no spec")
-        run_id = self._engine.create_run(request.request_id, wire.spec_from_pb(request.spec))
+        run_id = self._engine.create_run(
+            scoped(request.request_id), wire.spec_from_pb(request.spec)
+        )
         return run_pb.CreateRunResponse(
-            run=self._run(run_id),
+            run=await self._pictures.of(run_id),
             owner_token=self._keyring.token_for(Principal(Role.OWNER, run_id)),
             agent_token=self._keyring.token_for(Principal(Role.AGENT, run_id)),
         )
 
     async def GetRun(self, request: run_pb.GetRunRequest, context: Any) -> run_pb.GetRunResponse:
-        return run_pb.GetRunResponse(run=self._run(RunId(request.run_id)))
+        return run_pb.GetRunResponse(run=await self._pictures.of(RunId(request.run_id)))
 
     async def ListRuns(
         self, request: run_pb.ListRunsRequest, context: Any
     ) -> run_pb.ListRunsResponse:
-        offset = self._engine.wall_offset
-        runs = [wire.run_to_pb(_brief(view), offset) for view in self._engine.views()]
-        return run_pb.ListRunsResponse(runs=runs)
+        return run_pb.ListRunsResponse(runs=await self._pictures.listing())
 
     async def WatchRun(
         self, request: run_pb.WatchRunRequest, context: Any
     ) -> AsyncGenerator[run_pb.WatchRunResponse, None]:
         async with aclosing(self._engine.watch(RunId(request.run_id))) as views:
             async for view in views:
-                yield run_pb.WatchRunResponse(run=wire.run_to_pb(view, self._engine.wall_offset))
+                yield run_pb.WatchRunResponse(run=await self._pictures.picture(view))
 
     async def OwnRun(
         self, request: run_pb.OwnRunRequest, context: Any
@@ -89,7 +81,7 @@ class RunService(run_grpc.RunServiceServicer):
         try:
             async with aclosing(self._engine.watch(run_id)) as views:
                 async for view in views:
-                    yield run_pb.OwnRunResponse(run=wire.run_to_pb(view, self._engine.wall_offset))
+                    yield run_pb.OwnRunResponse(run=await self._pictures.picture(view))
         finally:
             self._engine.feed(events.OwnerLeft(run_id))
 
@@ -100,7 +92,7 @@ class RunService(run_grpc.RunServiceServicer):
         run_id = RunId(request.run_id)
         reason = request.reason or "somebody asked for it"
         self._engine.feed(events.StopRequested(run_id, reason, grace))
-        return run_pb.StopRunResponse(run=self._run(run_id))
+        return run_pb.StopRunResponse(run=await self._pictures.of(run_id))
 
     async def ReportScheduling(
         self, request: run_pb.ReportSchedulingRequest, context: Any
@@ -125,25 +117,6 @@ class RunService(run_grpc.RunServiceServicer):
             )
         )
         return run_pb.ReportTaskEndResponse()
-
-    def _run(self, run_id: RunId) -> Any:
-        return wire.run_to_pb(self._engine.view(run_id), self._engine.wall_offset)
-
-
-def _brief(run: RunView) -> RunView:
-    """As a list needs it: logs and tracebacks of a hundred runs would fill many messages."""
-    members = tuple(
-        replace(member, exit=_in_short(member.exit)) if member.exit else member
-        for member in run.members
-    )
-    failure = run.failure
-    if failure is not None and failure.exit is not None:
-        failure = replace(failure, exit=_in_short(failure.exit))
-    return replace(run, members=members, failure=failure)
-
-
-def _in_short(report: ExitReport) -> ExitReport:
-    return replace(report, log_tail="", traceback="", message=report.message[:_SHORT])
 
 
 class ReservationService(reservation_grpc.ReservationServiceServicer):
@@ -192,12 +165,14 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
             async with asyncio.timeout(patience):
                 first = await context.read()
         except TimeoutError:
-            raise InvalidReservation(
+            # To be tried again: maybe it is we who did not run.
+            raise CoordinatorUnavailable(
                 f"a session must begin with a hello; none came within {patience:g} s"
             ) from None
         hello = getattr(first, "hello", None)
         if hello is None or not hello.incarnation:
             raise InvalidReservation("the first message of a session must be a hello")
+        self._limiter.pace().check(first)
         check_run(PRINCIPAL.get(), hello.run_id)
         session = MemberSession(
             RunId(hello.run_id),
@@ -207,7 +182,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         )
         key = (session.run_id, session.member, session.incarnation)
         self._engine.open_session(*key, session)
-        session.acknowledge(first.sequence, self._engine.mark)
+        session.acknowledge(first.sequence, None)  # a new session is no decision
         del first, hello  # a message is some KiB, and the session may last for weeks
         try:
             await self._serve(session, context)
@@ -220,8 +195,8 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         when the member does not read."""
 
         def write_beside() -> None:
-            if session.writer is None and not session.is_writing:
-                session.writer = asyncio.create_task(self._write(session, context))
+            if session.is_idle:
+                session.writer = asyncio.create_task(self._write_all(session, context))
                 session.writer.add_done_callback(session.forget_writer)
 
         session.on_news = write_beside
@@ -239,7 +214,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 async with asyncio.timeout(0.0 if session.is_overfull else LAST_WORDS):
                     if session.writer is not None:
                         await asyncio.gather(session.writer, return_exceptions=True)
-                    await self._write(session, context)
+                    await self._write_all(session, context)
 
     async def _read(self, session: MemberSession, context: Any) -> None:
         """The one task of a session, as long as all goes well: there may be ten thousand."""
@@ -251,10 +226,9 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 self._take_log(message.log_chunk)
             else:
                 self._take_report(message, session)
-                if self._engine.is_durable(session.rests_on):
-                    await self._write(session, context)
-                else:
-                    session.on_news()
+                await self._write(session, context)
+                if session.has_something:
+                    session.on_news()  # when the disk has it
             await pace.after(message)  # whoever sends too fast is not read, and nobody else waits
             del message  # see above
 
@@ -264,7 +238,10 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         if event is not None:
             self._engine.feed(event)
         is_beat = isinstance(event, events.Heard)
-        session.acknowledge(message.sequence, None if is_beat else self._engine.mark)
+        # Progress is no decision either, and the next one says it again: a full disk must not fence
+        # whoever reports it.
+        is_light = isinstance(event, events.Heard | events.ProgressMade)
+        session.acknowledge(message.sequence, None if is_light else self._engine.mark)
         if is_beat and not session.beat_at:
             session.beat_at = came_at
 
@@ -276,26 +253,34 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         self._engine.logs.answered(message.request_id, chunk)
 
     async def _write(self, session: MemberSession, context: Any) -> None:
-        """All that there is. Whoever is at it already takes along what has come since."""
+        """All that may be said now. Whoever is at it already takes along what has come since."""
         if session.is_writing:
             return
         session.is_writing = True
+        is_durable = self._engine.is_durable
         try:
             while session.has_something:
-                for command in session.take_commands():
-                    if not isinstance(command, ReadLog):
-                        await self._engine.durable()
+                commands = session.take_commands(self._engine.mark, is_durable)
+                for command in commands:
                     await context.write(self._command(command))
-                sequence, beat_at = session.take_acknowledgement()
+                sequence, beat_at = session.take_acknowledgement(is_durable)
                 if sequence is not None:
-                    await self._engine.durable(session.rests_on)
                     acknowledgement = reservation_pb.Acknowledgement(sequence=sequence)
                     answer = reservation_pb.AttendResponse(acknowledgement=acknowledgement)
                     await context.write(answer)
                     if beat_at:
                         self._engine.tallies.beat_answers.since(beat_at)
+                elif not commands:
+                    return  # the rest waits for the disk
         finally:
             session.is_writing = False
+
+    async def _write_all(self, session: MemberSession, context: Any) -> None:
+        """Also what waits for the disk."""
+        await self._write(session, context)
+        while session.has_something and not session.is_writing:
+            await self._engine.durable(session.waits_for(self._engine.mark))
+            await self._write(session, context)
 
     def _command(self, command: Command) -> reservation_pb.AttendResponse:
         if isinstance(command, ReadLog):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.core.access import ClientTls, ServerTls
 from coordinator.core.errors import Unauthenticated
+from coordinator.paths import expanded
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -65,6 +66,22 @@ def client_tls(
     if key_file is not None:
         raise _refusal("key", Path(key_file), "needs its certificate: name that file, too")
     return ClientTls(authority)
+
+
+def name_in(certificate: str) -> str:
+    """A name that it is good for, to be asked for where another address is called; "" when it has
+    none. ``certificate``: PEM, known to be good."""
+    from cryptography import x509
+
+    own = x509.load_pem_x509_certificates(certificate.encode())[0]
+    try:
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    hosts = names.get_values_for_type(x509.DNSName)
+    if hosts:
+        return hosts[0].replace("*", "tflease", 1)  # any will do in a wildcard's place
+    return next(map(str, names.get_values_for_type(x509.IPAddress)), "")
 
 
 def _authority(file: Path, now: float) -> str:
@@ -131,7 +148,7 @@ def _time(moment: datetime) -> str:
 
 
 def _read(what: str, file: Path, *, is_secret: bool = False) -> str:
-    path = file.expanduser()
+    path = expanded(file)
     try:
         # Whoever put a FIFO there must not make us wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

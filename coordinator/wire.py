@@ -22,6 +22,10 @@ from coordinator.v1 import reservation_service_pb2 as reservation_pb
 
 E = TypeVar("E", bound=enum.Enum)
 
+RunMessage = pb.Run
+MemberMessage = pb.Member
+"""Names for those who arrange what is made here."""
+
 MAX_CLUSTER_SPEC_BYTES = 64 * 1024 * 1024
 """A compressed spec that unpacks to more is refused."""
 

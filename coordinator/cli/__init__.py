@@ -6,6 +6,9 @@ imports it inside its function.
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -76,4 +79,9 @@ app.command("reap")(reap.reap)
 
 def main() -> None:
     """The console script."""
+    # Before grpc is imported: we say ourselves what has failed.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text in its encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.cli.place import parse_address, speaks_tls
+from coordinator.paths import expanded
 
 VARIABLE = "TFLEASE_CONFIG"
 
@@ -51,7 +52,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     named = environ.get(VARIABLE, "")
     if named == os.devnull:
         return Config()
-    path = Path(named).expanduser().absolute() if named else _default(environ)
+    path = expanded(named).absolute() if named else _default(environ)
     try:
         content = _read(path)
     except FileNotFoundError:
@@ -66,7 +67,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
 def _default(environ: Mapping[str, str]) -> Path:
     home = environ.get("XDG_CONFIG_HOME", "")
     # A relative one is to be ignored, says the XDG specification.
-    folder = Path(home) if os.path.isabs(home) else Path.home() / ".config"
+    folder = Path(home) if os.path.isabs(home) else expanded("~/.config")
     return folder / "tflease" / "config.toml"
 
 
@@ -109,9 +110,11 @@ def parse(content: bytes, path: Path) -> Config:
             raise ConfigUnusable(f"{path}: unknown key {key!r}; there are {', '.join(_KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigUnusable(f'{path}: {key} must be a text in quotes, {key} = "..."')
+        if "\0" in value:
+            raise ConfigUnusable(f"{path}: {key} has a zero byte in it, which no path may have")
     _check_address(table, path)
     folder = path.parent
-    paths = {key: folder / Path(table[key]).expanduser() for key in _PATHS if key in table}
+    paths = {key: folder / expanded(table[key]) for key in _PATHS if key in table}
     return Config(path, table.get("coordinator"), **paths)
 
 

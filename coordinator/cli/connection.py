@@ -72,6 +72,16 @@ KeyFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs to read.")]
 
 
+def checked_text(text: str | None) -> str | None:
+    """For an option whose text goes to the coordinator, as its callback: bytes that are no UTF-8
+    can be on a command line, and in no message."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("is no text in UTF-8") from None
+    return text
+
+
 def complain(message: str) -> None:
     """On standard error, as all that is not the answer."""
     typer.echo(f"tflease: {message}", err=True)

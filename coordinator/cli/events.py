@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_FIRST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 _WHOLE_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -42,10 +44,19 @@ def events(
         str | None, typer.Option(metavar="WHEN", help="Not younger; written as --since.")
     ] = None,
     kind: Annotated[
-        str, typer.Option(help='Of this kind, "run.failed", or of all of its like, "gpu".')
+        str,
+        typer.Option(
+            help='Of this kind, "run.failed", or of all of its like, "gpu".',
+            callback=connection.checked_text,
+        ),
     ] = "",
     grep: Annotated[
-        str, typer.Option(metavar="TEXT", help="With this text in them, in any case.")
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="With this text in them, in any case.",
+            callback=connection.checked_text,
+        ),
     ] = "",
     limit: Annotated[
         int, typer.Option(min=0, help="The latest so many of the past; 0: all.")
@@ -124,17 +135,27 @@ def instant(text: str | None, option: str, now: float) -> float | None:
     """Unix seconds. Ends the command when it is no time."""
     if text is None:
         return None
-    ago = _AGO.fullmatch(text.strip())
-    if ago is not None:
-        return now - float(ago[1]) * _SECONDS[ago[2]]
-    try:
-        when = datetime.fromisoformat(text.strip())
-    except ValueError:
+    found = _unix(text.strip(), now)
+    if found is None:
         connection.give_up(
             f"{option} {text}: should be a time ago (30s, 10m, 2h, 1d) or a time in UTC "
             "(2026-11-23T13:00)",
             connection.USAGE,
         )
+    if not _FIRST <= found <= _LAST:
+        text = f"{option} {text}: should be within the years 1 to 9999"
+        connection.give_up(text, connection.USAGE)
+    return found
+
+
+def _unix(text: str, now: float) -> float | None:
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return now - float(ago[1]) * _SECONDS[ago[2]]
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from coordinator.cli import connection
+from coordinator.paths import expanded
 
 if TYPE_CHECKING:
     from coordinator.journal_report import Report
@@ -23,8 +24,8 @@ JournalPath = Annotated[
     Path | None,
     typer.Argument(
         metavar="[PATH]",
-        help="The file; default: $TFLEASE_JOURNAL, or else tflease/journal.sqlite in "
-        "$XDG_STATE_HOME or ~/.local/state.",
+        envvar="TFLEASE_JOURNAL",
+        help="The file; default: tflease/journal.sqlite in $XDG_STATE_HOME or ~/.local/state.",
         show_default=False,
     ),
 ]
@@ -56,7 +57,7 @@ def check(
     """
     from coordinator import journal_report
 
-    report = journal_report.check(_chosen(path))
+    report = journal_report.check(chosen(path))
     if as_json:
         typer.echo(json.dumps(_plain(report), indent=2))
     else:
@@ -83,7 +84,7 @@ def export(
     * `tflease journal export | jq 'select(.type == "event") | .text'`
     * `tflease journal export --output journal.jsonl`
     """
-    source = _chosen(path)
+    source = chosen(path)
     if output is None:
         try:
             _write(source, sys.stdout)
@@ -109,10 +110,18 @@ def export(
                 output.unlink()
 
 
-def _chosen(path: Path | None) -> Path:
+def chosen(path: Path | None) -> Path:
+    """The journal's file, from its root on. Ends the command when that can be no file."""
     from coordinator.journal import default_journal_path
 
-    return path or default_journal_path()
+    try:
+        found = expanded(path or default_journal_path()).absolute()
+        is_file = bool(found.resolve().name)
+    except (OSError, RuntimeError) as error:  # a loop of links; nobody has a home folder
+        connection.give_up(f"the journal {path or ''} cannot be found: {error}")
+    if not is_file:
+        connection.give_up(f"the journal {found} is a folder: name a file")
+    return found
 
 
 def _write(source: Path, file: TextIO) -> None:

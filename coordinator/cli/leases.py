@@ -22,7 +22,13 @@ Gpu = Annotated[
     str, typer.Argument(help="Its UUID, or the beginning of it, with or without its GPU-.")
 ]
 Reason = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why: kept in the record of the GPU.")
+    str,
+    typer.Option(
+        "--reason",
+        metavar="TEXT",
+        help="Why: kept in the record of the GPU.",
+        callback=connection.checked_text,
+    ),
 ]
 
 

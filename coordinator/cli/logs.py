@@ -100,11 +100,11 @@ class _Log:
 
 
 def _read(client: RunClient, run_id: RunId, member: MemberId, size: int) -> _Log:
-    from coordinator.core.errors import LogUnavailable
+    from coordinator.core.errors import LimitExceeded, LogUnavailable
 
     try:
         return _Log(str(member), client.read_log(run_id, member, max_bytes=size).data[-size:])
-    except LogUnavailable as error:
+    except (LogUnavailable, LimitExceeded) as error:  # the others' may be had all the same
         return _Log(str(member), problem=error.message)
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coordinator.core.hostport import host_and_port
+from coordinator.paths import expanded
+
 if TYPE_CHECKING:
     from coordinator.core.access import ClientTls
     from coordinator.daemon_state import DaemonState
@@ -79,18 +82,17 @@ def parse_address(text: str) -> tuple[str, int]:
     """ "127.0.0.1:7787", "grpcs://[::1]:7787"; `speaks_tls` tells the schemes apart. Raises
     ValueError with a sentence."""
     scheme, mark, rest = text.rpartition("://")
-    if mark and scheme not in ("grpc", "grpcs"):
+    if mark and scheme.lower() not in ("grpc", "grpcs"):
         raise ValueError(f"{text}: should be HOST:PORT, grpc://HOST:PORT or grpcs://HOST:PORT")
-    host, colon, port = rest.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(f"{text}: should be HOST:PORT")
-    return host, int(port)
+    found = host_and_port(rest.removesuffix("/") if mark else rest)
+    if found is None:
+        raise ValueError(f"{text}: should be HOST:PORT, with an address of version 6 in brackets")
+    return found
 
 
 def speaks_tls(text: str) -> bool:
     """Whether the address asks for TLS."""
-    return text.startswith("grpcs://")
+    return text.lower().startswith("grpcs://")
 
 
 def complete(given: Place) -> tuple[Place, str]:
@@ -110,38 +112,55 @@ def complete(given: Place) -> tuple[Place, str]:
 def find(given: Place) -> Found:
     """The coordinator that is meant. Raises Unusable."""
     place, how = complete(given)
+    path, server_name = place.token_file, ""
     if place.coordinator is not None:
-        address, path, is_tls = (
-            normal(place.coordinator),
-            place.token_file,
-            speaks_tls(place.coordinator),
-        )
+        address, is_tls = normal(place.coordinator), speaks_tls(place.coordinator)
     else:
-        state = the_daemon_here(None, place.token_file)
-        address, path = state.address, place.token_file or Path(state.token_file)
-        is_tls, how = bool(getattr(state, "tls", False)), "the daemon of this machine"
-    if given.names_tls and not is_tls:
-        raise Unusable(
-            f"{given.names_tls} is for TLS: name the coordinator with its scheme, "
-            f"--coordinator grpcs://{address}",
-            USAGE,
-        )
+        state = the_daemon_here(None, path)
+        address, is_tls, server_name = state.address, state.tls, state.server_name
+        path, how = path or Path(state.token_file), "the daemon of this machine"
+    if not is_tls:
+        _refuse_plaintext(given, place, address)
     from coordinator.core import errors
     from coordinator.credentials import default_token_path, read_token
 
     try:
         token = read_token(path)
-        tls = client_tls_of(place) if is_tls else None
+        tls = client_tls_of(place, server_name) if is_tls else None
     except errors.TfleaseError as error:
         raise Unusable(error.message) from None
     return Found(address, token, path or default_token_path(), tls, how)
 
 
-def client_tls_of(place: Place) -> ClientTls:
-    """From its files. Raises TfleaseError, which names the file."""
+def _refuse_plaintext(given: Place, place: Place, address: str) -> None:
+    """Where TLS is meant to be spoken: the token would be on the way for all to read. A
+    configuration file's TLS is for its own coordinator, and loopback needs none."""
+    from coordinator.core.model import Endpoint
+
+    if given.names_tls:
+        raise Unusable(
+            f"{given.names_tls} is for TLS: name the coordinator with its scheme, "
+            f"--coordinator grpcs://{address}",
+            USAGE,
+        )
+    if not place.names_tls or Endpoint(*parse_address(address)).is_loopback:
+        return
+    key = place.names_tls.removeprefix("--").replace("-", "_")
+    raise Unusable(
+        f"the configuration file is for TLS ({key}), and {address} would be told the token in "
+        f"plaintext: name it grpcs://{address}, or, when it is to be plaintext, another "
+        "configuration file with TFLEASE_CONFIG (/dev/null: none)",
+        USAGE,
+    )
+
+
+def client_tls_of(place: Place, server_name: str = "") -> ClientTls:
+    """From its files. ``server_name``: the name in the server's certificate, where that is not the
+    host that is called. Raises TfleaseError, which names the file."""
     from coordinator.tls import client_tls
 
-    return client_tls(place.ca_file, place.cert_file, place.key_file)
+    files = client_tls(place.ca_file, place.cert_file, place.key_file)
+    return replace(files, server_name=server_name)
 
 
 def normal(coordinator: str) -> str:
@@ -159,7 +178,7 @@ def daemons_here(token_file: Path | None) -> list[DaemonState]:
     from coordinator import daemon_state
     from coordinator.credentials import default_token_path
 
-    path = default_token_path() if token_file is None else token_file.expanduser()
+    path = default_token_path() if token_file is None else expanded(token_file)
     return daemon_state.living(path.absolute().parent)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from coordinator.cli import connection
 from coordinator.logging_setup import LogFormat, log_to_stderr
+from coordinator.paths import expanded, has_unknown_home
 
 if TYPE_CHECKING:
     from coordinator.core.access import ServerTls
@@ -103,8 +104,8 @@ def serve(
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # we say ourselves why we cannot listen
     from coordinator import daemon
+    from coordinator.cli.journal import chosen
     from coordinator.credentials import default_token_path
-    from coordinator.journal import default_journal_path
 
     try:
         host, port = connection.parse_address(listen)
@@ -112,11 +113,11 @@ def serve(
         raise typer.BadParameter(f"{error}", param_hint="--listen") from None
     if in_memory and journal is not None:
         raise typer.BadParameter("there is none with --in-memory", param_hint="--journal")
-    path = token_file.expanduser() if token_file is not None else default_token_path()
-    kept = None if in_memory else (journal or default_journal_path()).expanduser().absolute()
+    path = _with_home(token_file or default_token_path(), "--token-file")
+    kept = None if in_memory else chosen(journal and _with_home(journal, "--journal"))
     tls = _tls(tls_cert, tls_key, tls_client_ca)
     config = daemon.DaemonConfig(
-        host, port, path.absolute(), insecure, kept, tls, _metrics(metrics), _limits(limit)
+        host, port, path, insecure, kept, tls, _metrics(metrics), _limits(limit)
     )
     log_to_stderr(log_level.name, log_format)
     try:
@@ -125,6 +126,16 @@ def serve(
         connection.complain(str(error))
         raise typer.Exit(1) from None
     raise typer.Exit(code)
+
+
+def _with_home(path: Path, option: str) -> Path:
+    """From its root on. Ends the command when that takes a home folder which nobody has: a shell
+    would make one of that very name here."""
+    found = expanded(path)
+    if has_unknown_home(found):
+        text = f"there is no home folder for {found}: name the file in full"
+        raise typer.BadParameter(text, param_hint=option)
+    return found.absolute()
 
 
 def _limits(given: list[str] | None) -> Limits:

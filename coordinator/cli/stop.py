@@ -35,7 +35,10 @@ def stop(
         typer.Option("--daemon", help="The daemon of this machine itself, after all its runs."),
     ] = False,
     reason: Annotated[
-        str | None, typer.Option(help="What members, drivers and logs are told.")
+        str | None,
+        typer.Option(
+            help="What members, drivers and logs are told.", callback=connection.checked_text
+        ),
     ] = None,
     grace: Annotated[
         float | None,

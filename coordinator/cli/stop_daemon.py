@@ -39,14 +39,13 @@ def stop_daemon(place: connection.Place, *, wait: bool, as_json: bool) -> None:
         with _client_of(state, place) as client:
             stopped = _stop_runs(client, wait=wait, quietly=as_json)
     except (TfleaseError, places.Unusable) as error:
-        # One that does not answer, or not to us, can be told to end all the same.
-        connection.complain(f"its runs could not be told to stop: {error}")
+        if state.is_alive:
+            connection.give_up(_why_nothing_ends(state, error))
+    done = "was told to end"
     try:
         pidfd = daemon_state.terminate(state)
     except ProcessLookupError:
-        if not as_json:
-            typer.echo(f"the daemon at {state.address} has ended already")
-        pidfd, wait = None, False
+        pidfd, wait, done = None, False, "has ended already"
     except PermissionError:
         connection.give_up(
             f"the daemon at {state.address} (pid {state.pid}) belongs to another user"
@@ -54,7 +53,7 @@ def stop_daemon(place: connection.Place, *, wait: bool, as_json: bool) -> None:
     try:
         if not as_json:
             runs = f", after its {len(stopped)} runs" if stopped else ""
-            typer.echo(f"the daemon at {state.address} (pid {state.pid}) was told to end{runs}")
+            typer.echo(f"the daemon at {state.address} (pid {state.pid}) {done}{runs}")
         if wait:
             _wait_for_daemon(state, pidfd)
             if not as_json:
@@ -80,13 +79,25 @@ def _stop_runs(client: RunClient, *, wait: bool, quietly: bool) -> dict[RunId, R
     return stopped
 
 
+def _why_nothing_ends(state: DaemonState, error: Exception) -> str:
+    """SIGTERM alone would leave its runs to themselves, and look as if they had been stopped."""
+    tls = ""
+    if state.tls:
+        tls = " (it speaks TLS: --ca-file, and --cert-file with --key-file where it asks for them)"
+    return (
+        f"the daemon at {state.address} (pid {state.pid}) was not told to end, because its runs "
+        f"could not all be stopped: {error}{tls}. To end it alone: kill {state.pid}; with a "
+        "journal its runs then go on, for the next daemon to take up"
+    )
+
+
 @contextmanager
 def _client_of(state: DaemonState, place: connection.Place) -> Iterator[RunClient]:
     from coordinator.client import RunClient
     from coordinator.credentials import read_token
 
     completed, _ = places.complete(place)
-    tls = places.client_tls_of(completed) if getattr(state, "tls", False) else None
+    tls = places.client_tls_of(completed, state.server_name) if state.tls else None
     client = RunClient(state.address, read_token(Path(state.token_file)), tls)
     try:
         yield client

@@ -25,7 +25,8 @@ def token(
         Grantable,
         typer.Option(
             "--role",
-            help="submitter: creates runs, and stops its own. reader: looks, and changes nothing.",
+            help="submitter: creates runs, asks for GPUs and looks at everything; its driver, and "
+            "operators, stop runs. reader: looks at everything, and changes nothing.",
         ),
     ],
     name: Annotated[

@@ -83,8 +83,10 @@ class GangLeases(Tracked):
         records.load(self)
         if self._has_asked:
             self._request = self._new_request(self._holders())
+        if self._request is not None and not self._is_granted:
+            # One that was granted is over when the book has nothing of it, however long ago.
             self._book.queue_again(self._request, records.now)
-            self._shortage = {} if self._is_granted else shortage(self._request)
+            self._shortage = shortage(self._request)
 
     # -- while the gang forms --------------------------------------------------------------
 

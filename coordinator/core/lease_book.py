@@ -24,6 +24,10 @@ __all__ = ["Acquired", "LeaseBook"]
 _NEVER = float("inf")
 
 
+_HEARD_SHARE = 0.5
+"""Of a lease's time to live: for so long after a renewal nobody else's word ends it."""
+
+
 class LeaseBook(BookState):
     """All GPUs that one coordinator has heard of. ``coordinator_id`` must never have been used by
     another book, or ``last_number`` be at least the last number of that one."""
@@ -58,11 +62,18 @@ class LeaseBook(BookState):
             if entry is None:
                 entry = Entry(sight.uuid, hostname, boot_id, now, self._ledger)
                 self._entries[sight.uuid] = entry
-            self._see(entry, hostname, boot_id, sight)
+            self._see(entry, hostname, boot_id, sight, now)
         self.serve(now)
 
     def _see(
-        self, entry: Entry, hostname: str, boot_id: str, sight: GpuSight, *, is_new: bool = False
+        self,
+        entry: Entry,
+        hostname: str,
+        boot_id: str,
+        sight: GpuSight,
+        now: float,
+        *,
+        is_new: bool = False,
     ) -> None:
         """What makes a GPU worth an agent's look is told, so that those who wait for it ask."""
         if entry.state is LeaseState.FREE:
@@ -73,7 +84,7 @@ class LeaseBook(BookState):
                 self._tell(entry, f"is in use by {entry.outsider[0]}")
         elif entry.boot_id == boot_id:
             entry.see(sight)
-        elif entry.elsewhere != (hostname, boot_id):
+        elif entry.elsewhere != (hostname, boot_id) and not self._is_heard_of(entry, now):
             # Started again, or moved; or a word from before that comes late. A look tells.
             entry.elsewhere = (hostname, boot_id)
             self._tell(entry, f"was seen on {hostname} under another boot")
@@ -95,8 +106,8 @@ class LeaseBook(BookState):
         for sight in sights:
             entry = self._entries[sight.uuid]
             if entry.state is LeaseState.FREE and 0 < number <= self._number:
-                self._see(entry, hostname, boot_id, sight, is_new=True)
-            if not sight.is_free or not self._is_proof(entry, boot_id, number):
+                self._see(entry, hostname, boot_id, sight, now, is_new=True)
+            if not sight.is_free or not self._is_proof(entry, boot_id, number, now):
                 continue
             if entry.boot_id == boot_id:
                 self._tell(entry, "was found free by another agent on its host")
@@ -106,13 +117,20 @@ class LeaseBook(BookState):
             self._free(entry, now)
         self.serve(now)
 
-    def _is_proof(self, entry: Entry, boot_id: str, number: int) -> bool:
+    def _is_proof(self, entry: Entry, boot_id: str, number: int, now: float) -> bool:
         """A number that is older than the lease, or that this book has never given, proves
         nothing; nor does a look at a GPU whose holder may just be about to claim it."""
         last = 0 if entry.token is None else entry.token.number
         if entry.is_put_aside or not last < number <= self._number:
             return False
-        return entry.is_stuck or (entry.state.is_live and entry.boot_id != boot_id)
+        is_gone = entry.state.is_live and not self._is_heard_of(entry, now)
+        return entry.is_stuck or (is_gone and entry.boot_id != boot_id)
+
+    @staticmethod
+    def _is_heard_of(entry: Entry, now: float) -> bool:
+        """Its holder has renewed the lease not long ago, so that its machine was not started again:
+        whoever says so is wrong, or lies. A holder that is gone is lost soon, by its run."""
+        return entry.state.is_live and now - entry.renewed_at < entry.ttl * _HEARD_SHARE
 
     # -- a gang's leases -------------------------------------------------------------------
 
@@ -215,7 +233,7 @@ class LeaseBook(BookState):
         for entry in self._leases(request_id, who):
             if entry.uuid == sight.uuid:
                 self._free(entry, now)
-                self._see(entry, entry.hostname, entry.boot_id, refusal)
+                self._see(entry, entry.hostname, entry.boot_id, refusal, now)
 
     def withdraw(self, request_id: str, now: float) -> None:
         """The request is not wanted any more; its leases, if any, are not touched."""

@@ -25,7 +25,7 @@ from coordinator.core.effects import (
 from coordinator.core.errors import InvalidRun, UnknownRun
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.lease_news import Acquired, BookEffect, Expired, Freed, Lapsed, Leased, Told
-from coordinator.core.model import RunId, RunPhase, RunView
+from coordinator.core.model import MemberId, MemberPhase, RunId, RunPhase, RunView
 from coordinator.core.run import Run
 
 KEPT_RUNS = 100
@@ -185,6 +185,10 @@ class Machine:
     def phase(self, run_id: RunId) -> RunPhase:
         """Where a run stands, without the price of a view. Raises UnknownRun."""
         return self._run(run_id).phase
+
+    def member_phase(self, run_id: RunId, member: MemberId) -> MemberPhase:
+        """Where a member stands, without the price of a view. Raises UnknownRun, KeyError."""
+        return self._run(run_id).member_phase(member)
 
     def view(self, run_id: RunId, now: float) -> RunView:
         """A frozen picture of a run, with the diagnosis. Raises UnknownRun."""

@@ -14,6 +14,7 @@ from typing import NewType
 
 from coordinator.core.errors import InvalidRun
 from coordinator.core.gpu import GpuSight
+from coordinator.core.loopback import is_loopback
 
 VERSION = "0.1.0"
 """Of tflease; driver and executors must have the same."""
@@ -177,7 +178,7 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ class OwnerClock:
         if self._sessions == 0:
             self.deadline = self._from(now)
 
+    def not_before(self, instant: float) -> None:
+        """It has at least that long: it could not reach us before."""
+        self.deadline = max(self.deadline, instant)
+
     def extend(self, seconds: float) -> None:
         """The coordinator itself was away for so long."""
         self.deadline += seconds

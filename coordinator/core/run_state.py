@@ -13,7 +13,16 @@ from coordinator.core.ending import Ending, Kind
 from coordinator.core.gang import Gang
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.member import Member
-from coordinator.core.model import Failure, RunId, RunPhase, RunSpec, RunView, Slots
+from coordinator.core.model import (
+    Failure,
+    MemberId,
+    MemberPhase,
+    RunId,
+    RunPhase,
+    RunSpec,
+    RunView,
+    Slots,
+)
 from coordinator.core.owner import OwnerClock
 
 _NEVER = float("inf")
@@ -79,6 +88,7 @@ class RunState(Tracked):
         spec = records.value("spec", run_id, _SPEC)
         run = cls(run_id, spec, book, records.now, 0, ledger)
         records.load(run)
+        run._owner.not_before(records.now + COME_BACK)
         for member in run._members.values():
             records.load(member)
             # All of them come back at once, and each has a handshake to make.
@@ -139,6 +149,10 @@ class RunState(Tracked):
     def _changed(self) -> list[Effect]:
         self.revision += 1
         return [RunChanged(self.run_id)]
+
+    def member_phase(self, member: MemberId) -> MemberPhase:
+        """Raises KeyError."""
+        return self._members[member].phase
 
     def view(self, now: float) -> RunView:
         """A frozen copy, without the diagnosis (``machine`` adds it)."""

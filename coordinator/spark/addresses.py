@@ -9,12 +9,11 @@ import ipaddress
 import re
 from typing import Any
 
+from coordinator.core import hostport
 from coordinator.core.errors import InvalidRun
 from coordinator.core.model import Endpoint
 
-_HOST = re.compile(r"[\w.:%-]+", re.ASCII)
 _LOWEST_PORT = 1024
-_HIGHEST_PORT = 65535
 
 
 def joined(host: str, port: int) -> str:
@@ -39,7 +38,7 @@ def advertise(value: object) -> tuple[str, int | None] | None:
     found = _host_and_port(value)
     if found is not None and found[1] != 0:
         return found
-    if isinstance(value, str) and found is None and _is_host(value):
+    if isinstance(value, str) and found is None and hostport.is_host(value):
         return value.strip("[]"), None
     raise InvalidRun(
         f'advertise must be "host" or "host:port", as executors reach the driver, not {value!r}'
@@ -85,10 +84,10 @@ def ports(value: object) -> tuple[int, int] | None:
         first = last = None
     if type(first) is not int or type(last) is not int:
         raise InvalidRun(f'ports must be "40000-40100" or (40000, 40100), not {value!r}')
-    if not _LOWEST_PORT <= first <= last <= _HIGHEST_PORT:
+    if not _LOWEST_PORT <= first <= last <= hostport.HIGHEST_PORT:
         raise InvalidRun(
-            f"ports must be a range within {_LOWEST_PORT}-{_HIGHEST_PORT}, first port first, not "
-            f"{value!r}"
+            f"ports must be a range within {_LOWEST_PORT}-{hostport.HIGHEST_PORT}, first port "
+            f"first, not {value!r}"
         )
     return first, last
 
@@ -107,25 +106,4 @@ def network(value: object) -> str | None:
 
 
 def _host_and_port(value: object) -> tuple[str, int] | None:
-    if not isinstance(value, str):
-        return None
-    host, separator, port = value.rpartition(":")
-    is_port = port.isascii() and port.isdecimal() and int(port) <= _HIGHEST_PORT
-    if not separator or not is_port or not _is_host(host):
-        return None
-    if ":" in host and not host.startswith("["):
-        return None  # an address of version 6 without brackets: its last group is no port
-    return host.strip("[]"), int(port)
-
-
-def _is_host(host: str) -> bool:
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    return _HOST.fullmatch(bare) is not None and (":" not in bare or _is_version_6(bare))
-
-
-def _is_version_6(host: str) -> bool:
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
+    return hostport.host_and_port(value) if isinstance(value, str) else None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from coordinator.client import RunClient
-from coordinator.core.errors import CoordinatorUnavailable, UnknownRun
+from coordinator.core.errors import CoordinatorUnavailable, LimitExceeded, UnknownRun
 from coordinator.core.model import RunId, RunView
 
 _log = logging.getLogger("tflease")
@@ -58,7 +58,7 @@ def views(
                 yield view
                 if view.phase.is_terminal:
                     return
-        except CoordinatorUnavailable as error:
+        except (CoordinatorUnavailable, LimitExceeded) as error:
             why = str(error)
         except UnknownRun:
             raise CoordinatorUnavailable(
@@ -86,9 +86,9 @@ def persistently(
     while True:
         try:
             call()
-        except CoordinatorUnavailable as error:
+        except (CoordinatorUnavailable, LimitExceeded) as error:
             if time.monotonic() >= deadline or closed.wait(delay):
-                return error
+                return CoordinatorUnavailable(str(error))
             delay = min(2 * delay, _LONGEST_DELAY)
         else:
             return None

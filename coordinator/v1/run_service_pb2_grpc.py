@@ -91,15 +91,17 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Tells one run. NOT_FOUND (UNKNOWN_RUN).
+        """Tells one run. Of a large gang not all reports are told in full, so that it fits into a message
+        (Run.members says what is cut); so do all calls that answer with a run. NOT_FOUND (UNKNOWN_RUN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Tells all runs, newest last; without the logs and tracebacks of members that have ended, and
-        with their messages cut: GetRun has them.
+        """Tells all runs, newest last, with the logs and tracebacks of members left out and messages cut.
+        Members of runs that have ended have but id, phase, its time and gpus; where even that would be
+        too large a message, runs have no members. GetRun has them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,6 +54,7 @@ SPEAKS_PROTOBUF = (
     "coordinator.client", "coordinator.embedded", "coordinator.event_client",
     "coordinator.event_service", "coordinator.gpu_client",
     "coordinator.gpu_service", "coordinator.gpu_stream", "coordinator.gpu_wire",
+    "coordinator.run_pictures",
     "coordinator.member_client", "coordinator.metrics_aspect", "coordinator.limiting",
     "coordinator.log_service",
     "coordinator.security", "coordinator.server", "coordinator.service", "coordinator.status",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -34,12 +35,14 @@ class TestAuthority:
         age: timedelta = timedelta(days=1),
         left: timedelta = timedelta(days=1),
         passphrase: str = "",
+        address: str = "",
     ) -> tuple[str, str]:
-        """A certificate and its key. ``age``: since when it is good. ``left``: for how long."""
+        """A certificate and its key. ``age``: since when it is good. ``left``: for how long.
+        ``address``: instead of the host's name."""
         key = ec.generate_private_key(ec.SECP256R1())
         how = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
         text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
-        return self._sign(host, key, age, left, host), text.decode()
+        return self._sign(host, key, age, left, host, address), text.decode()
 
     def _sign(
         self,
@@ -48,6 +51,7 @@ class TestAuthority:
         age: timedelta,
         left: timedelta,
         host: str,
+        address: str = "",
     ) -> str:
         now = datetime.now(UTC)
         builder = (
@@ -61,7 +65,8 @@ class TestAuthority:
             .add_extension(x509.BasicConstraints(ca=not host, path_length=None), critical=True)
         )
         if host:
-            names = x509.SubjectAlternativeName([x509.DNSName(host)])
+            name = x509.IPAddress(ip_address(address)) if address else x509.DNSName(host)
+            names = x509.SubjectAlternativeName([name])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 

@@ -26,6 +26,7 @@ class Recording(Scene):
     """A run that is written about."""
 
     log: EventLog | None = None
+    looks = 0  # full pictures of the run that were taken
 
     def handle(self, event: events.Event) -> tuple[Effect, ...]:
         if self.log is None:
@@ -36,6 +37,7 @@ class Recording(Scene):
         return done
 
     def _look(self, run_id: RunId) -> RunView:
+        self.looks += 1
         return self.machine.view(run_id, self.now)
 
     @property
@@ -151,6 +153,19 @@ def test_who_is_heard_of_again_while_the_run_forms_has_returned() -> None:
     scene.enter("worker:1")
     scene.wait(20.0, beating=["worker:1"])
     assert scene.words("member.lost")[1:] == ["member.lost worker:0"], "again"
+
+
+def test_a_gang_that_returns_costs_no_picture_of_the_run_for_each_member() -> None:
+    """Of a thousand members that had lost the network these would be a million."""
+    scene = Recording(Roles(worker=12))
+    present = [str(member) for member in scene.slots[1:]]
+    scene.take_slots(*present)
+    scene.wait(20.0, beating=[])
+    assert scene.words("member.lost") == [f"member.lost {member}" for member in present]
+    before = scene.looks
+    scene.beat(*present)
+    assert scene.words("member.returned") == [f"member.returned {member}" for member in present]
+    assert scene.looks == before
 
 
 def test_a_run_that_forms_with_a_beat_is_recorded() -> None:

@@ -28,6 +28,7 @@ from coordinator.core.model import Roles, RunSpec
 from coordinator.security import Keyring
 from coordinator.testing import serving
 from coordinator.testing.serving import Serving
+from tests.coordinator.certificates import daemon_files
 from tests.integration.daemon.process import Daemon, Home
 
 pytestmark = pytest.mark.slow
@@ -198,6 +199,37 @@ async def test_tls_from_flags_and_from_the_file(home: Path, days: int, status: S
         code, said = await tflease("status", "--ca-file", str(other))
         assert code == 1
         assert "--ca-file" in said
+
+
+async def test_the_certificate_is_looked_at_with_files_of_the_home_folder(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    tls = certificate(90)
+    secret(home / "own.pem", tls.certificate)
+    secret(home / "own.key", tls.key)
+    own, key = Path("~/own.pem"), Path("~/own.key")
+    async with serving(tls=tls) as running:
+        secret(home / "token", running.token)
+        place = Place(f"grpcs://{running.address}", None, own, own, key)
+        answer, line = await lines(place)
+    assert (answer.status, line.status) == (Status.OK, Status.OK), line
+
+
+def test_the_certificate_of_the_daemon_here_is_looked_at_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its note has 127.0.0.1, its certificate localhost."""
+    user = Home(tmp_path)
+    user.folder.mkdir()
+    files = daemon_files(user.folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("TFLEASE_CONFIG", os.devnull)
+    server, key, _ = map(str, files.server)
+    with closing(Daemon(user, 0, "--tls-cert", server, "--tls-key", key)):
+        answer, line = daemon.coordinator(Place(ca_file=files.client["ca_file"]))
+    assert answer.status is Status.OK, answer
+    assert "the certificate is good until" in line.found
 
 
 # --- JSON -----------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ def test_a_variable_names_another_file_which_has_to_be_there(
         ('coordinater = "host:1"\n', "unknown key 'coordinater'; there are coordinator, token_f"),
         ("[coordinator]\nurl = 1\n", "coordinator must be a text in quotes"),
         ("token_file = 7\n", "token_file must be a text in quotes"),
+        ('token_file = "a\\u0000b"\n', "token_file has a zero byte"),
         ('token_file = ""\n', "token_file must be a text in quotes"),
         ('coordinator = "http://host:1"\n', "coordinator: http://host:1: should be HOST:PORT"),
         ('coordinator = "grpc://host:1"\nca_file = "c"\n', "ca_file is for TLS, which grpcs://"),
@@ -122,6 +123,24 @@ def test_what_is_no_text_or_no_file_is_refused(home: Path) -> None:
         config.load()
 
 
+def test_a_home_folder_that_nobody_has_is_no_traceback(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(home, 'token_file = "~no-such-user/t"\n')
+    with pytest.raises(Unusable, match="no-such-user/t does not exist"):
+        place.find(Place("host:1"))
+    with pytest.raises(Unusable, match="the token file ~no-such-user/x does not exist"):
+        place.find(Place("host:1", Path("~no-such-user/x")))
+    assert place.daemons_here(Path("~no-such-user/x")) == []
+    monkeypatch.setenv("TFLEASE_CONFIG", "~no-such-user/c.toml")
+    with pytest.raises(ConfigUnusable, match=r"~no-such-user/c\.toml, which TFLEASE_CONFIG names"):
+        config.load()
+
+
+def test_a_folder_for_tokens_that_cannot_be_looked_into_has_no_daemon(home: Path) -> None:
+    assert place.daemons_here(home / ("x" * 300) / "token") == []
+
+
 # --- the order ------------------------------------------------------------------------------------
 
 
@@ -155,6 +174,18 @@ def test_tls_in_the_file_does_not_bind_an_address_that_is_given(home: Path) -> N
     written(home, 'coordinator = "grpcs://file:1"\nca_file = "none.pem"\n')
     token_in(home / "token")
     assert place.find(Place("127.0.0.1:2")).url == "grpc://127.0.0.1:2"
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("address", ["host:2", "grpc://10.0.0.5:7787", "[2001:db8::1]:1"])
+def test_tls_in_the_file_keeps_the_token_from_going_out_in_plaintext(
+    home: Path, address: str, key: str
+) -> None:
+    written(home, f'coordinator = "grpcs://file:1"\n{key} = "none.pem"\n')
+    token_in(home / "token")
+    with pytest.raises(Unusable, match=f"for TLS .{key}., and .* plaintext.*grpcs://") as refused:
+        place.find(Place(address))
+    assert refused.value.code == place.USAGE
 
 
 def test_a_broken_file_is_a_usage_error_of_every_command(home: Path) -> None:

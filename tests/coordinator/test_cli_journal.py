@@ -216,3 +216,22 @@ def test_export_of_what_is_no_journal_leaves_no_file(path: Path, tmp_path: Path)
     assert "there is no journal" in result.output
     assert not output.exists()
     assert ask("export").exit_code == 1
+
+
+@pytest.mark.parametrize("command", ["check", "export"])
+def test_what_can_be_no_journal_is_said_without_a_traceback(command: str, tmp_path: Path) -> None:
+    for path, said in (("/", "is a folder"), ("/..", "is a folder")):
+        result = ask(command, path)
+        assert (result.exit_code, said in result.output) == (1, True), result.output
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "cannot be found" in ask(command, str(tmp_path / "loop")).output
+    result = ask(command, "~no-such-user/journal.sqlite")
+    assert result.exit_code == 1
+    assert "~no-such-user/journal.sqlite: name the file" in result.output
+
+
+def test_a_home_folder_that_nobody_has_in_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFLEASE_JOURNAL", "~no-such-user/journal.sqlite")
+    result = ask("check")
+    assert result.exit_code == 1
+    assert "there is no journal" in result.output

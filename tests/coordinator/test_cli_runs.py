@@ -36,13 +36,21 @@ def run(run_id: str, name: str = "mnist", diagnosis: tuple[str, ...] = ()) -> Ru
         ("grpc://driver.example:1", ("driver.example", 1)),
         ("[::1]:7787", ("::1", 7787)),
         ("grpc://[::1]:0", ("::1", 0)),
+        ("GRPC://driver.example:1/", ("driver.example", 1)),
+        ("grpcs://[::1]:1/", ("::1", 1)),
     ],
 )
 def test_addresses_are_taken_with_and_without_a_scheme(text: str, address: object) -> None:
     assert connection.parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:", ":1", "h:70000", "h:-1", "http://h:1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "host", "host:", ":1", "h:70000", "h:-1", "http://h:1",
+        "[::1", "::1:7787", "a:b:1", "[::1]", "a b:1", "h:1/", "h:" + "9" * 5000,
+    ],
+)  # fmt: skip
 def test_what_is_no_address_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
         connection.parse_address(text)
@@ -51,6 +59,7 @@ def test_what_is_no_address_is_refused_by_name(text: str) -> None:
 def test_the_scheme_tells_whether_it_is_tls() -> None:
     assert connection.parse_address("grpcs://[::1]:7787") == ("::1", 7787)
     assert place.speaks_tls("grpcs://host:1")
+    assert place.speaks_tls("GRPCS://host:1/")
     assert not place.speaks_tls("grpc://host:1")
     assert not place.speaks_tls("host:1")
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from coordinator import credentials
+from coordinator.core.access import Principal, Role
 from coordinator.core.errors import Unauthenticated
+from coordinator.security import Keyring
 
 
 @pytest.fixture
@@ -132,3 +134,18 @@ def test_a_file_that_is_there_and_unfit_is_neither_used_nor_replaced(file: Path)
 def test_a_place_where_none_can_be_made_is_named(file: Path) -> None:
     with pytest.raises(Unauthenticated, match="cannot be made"):
         credentials.create_token_file(file / "token")
+
+
+@pytest.mark.parametrize("role", [Role.SUBMITTER, Role.READER, Role.OWNER, Role.AGENT])
+def test_a_token_that_was_made_for_somebody_becomes_no_operators(file: Path, role: Role) -> None:
+    """Whoever has it would command the new coordinator."""
+    file.write_text(Keyring("secret").token_for(Principal(role, "alice")))
+    with pytest.raises(Unauthenticated, match=f"token of a {role.value}, made by .tflease token"):
+        credentials.create_token_file(file)
+
+
+def test_a_home_folder_that_nobody_has_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unauthenticated, match="the token file ~no-such-user/t does not exist"):
+        credentials.read_token("~no-such-user/t")
+    monkeypatch.setenv("TFLEASE_TOKEN_FILE", "~no-such-user/t")
+    assert credentials.default_token_path() == Path("~no-such-user/t")

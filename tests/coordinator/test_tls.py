@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.core.errors import Unauthenticated
-from coordinator.tls import client_tls, server_tls
+from coordinator.tls import client_tls, name_in, server_tls
 from tests.coordinator.certificates import TestAuthority, write
 
 DAY = timedelta(days=1)
@@ -192,3 +192,23 @@ def test_a_file_in_the_home_folder_may_be_named_so(
 ) -> None:
     monkeypatch.setenv("HOME", str(files))
     assert client_tls("~/ca.pem").ca
+
+
+def test_a_home_folder_that_nobody_has_is_no_traceback() -> None:
+    with pytest.raises(Unauthenticated, match=r"the CA file ~no-such-user/ca\.pem does not exist"):
+        client_tls("~no-such-user/ca.pem")
+
+
+@pytest.mark.parametrize(
+    "host, name",
+    [("coordinator.example", "coordinator.example"), ("*.example", "tflease.example"), ("", "")],
+)
+def test_a_name_to_ask_for_is_found_in_the_certificate(
+    authority: TestAuthority, host: str, name: str
+) -> None:
+    certificate = authority.issue(host)[0] if host else authority.pem
+    assert name_in(certificate) == name
+
+
+def test_a_certificate_of_an_address_alone_has_that_for_a_name(authority: TestAuthority) -> None:
+    assert name_in(authority.issue(address="10.0.0.5")[0]) == "10.0.0.5"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from coordinator.cli import connection, place
 from coordinator.cli.checks import Check, failed, note, ok
 from coordinator.cli.place import Found, Place
+from coordinator.paths import expanded
 
 if TYPE_CHECKING:
     from coordinator.core.model import Endpoint
@@ -81,7 +82,7 @@ def _tls(given: Place, found: Found) -> Iterator[Check]:
             )
         return
     try:
-        until = _valid_until(given, at)
+        until = _valid_until(given, at, found.tls.server_name or at.host)
     except (OSError, ValueError) as error:
         # The line above says whether gRPC gets through.
         yield note("TLS", f"the certificate could not be looked at: {error}")
@@ -94,16 +95,18 @@ def _tls(given: Place, found: Found) -> Iterator[Check]:
         yield ok("TLS", text)
 
 
-def _valid_until(given: Place, at: Endpoint) -> float:
-    """Unix time. Raises OSError, which an SSLError is, and ValueError."""
+def _valid_until(given: Place, at: Endpoint, name: str) -> float:
+    """Unix time. ``name``: of the certificate. Raises OSError, which an SSLError is, and
+    ValueError."""
     files, _ = place.complete(given)
-    context = ssl.create_default_context(cafile=files.ca_file)
+    context = ssl.create_default_context(cafile=files.ca_file and expanded(files.ca_file))
     context.set_alpn_protocols(["h2"])
     if files.cert_file is not None:
-        context.load_cert_chain(files.cert_file.expanduser(), files.key_file)
+        key_file = files.key_file and expanded(files.key_file)
+        context.load_cert_chain(expanded(files.cert_file), key_file)
     with (
         socket.create_connection((at.host, at.port), _TLS_TIMEOUT) as plain,
-        context.wrap_socket(plain, server_hostname=at.host) as secure,
+        context.wrap_socket(plain, server_hostname=name) as secure,
     ):
         told = secure.getpeercert() or {}
     return float(ssl.cert_time_to_seconds(str(told["notAfter"])))

@@ -220,9 +220,12 @@ def test_who_waits_looks_also_at_what_an_outsider_takes_meanwhile() -> None:
 
 
 def test_a_gpu_that_is_lost_with_its_host_is_free_after_one_look_there() -> None:
-    """Its holder can neither be asked nor be waited for."""
+    """Its holder can neither be asked nor be waited for, once it is not heard of any more."""
     scene = GpuScene({"worker:0": "a"})
     scene.start()
+    assert inspections(late_run_on("host-again", scene, "early", "a")) == [], "it may still beat"
+    scene.handle(events.StopRequested(RunId("early"), "enough"))
+    scene.wait(scene.spec.fence_timeout / 2, beating=[])
     [look] = inspections(late_run_on("host-again", scene, "late", "a"))
     who = (look.run_id, look.member, look.incarnation)
     done = scene.handle(events.GpusInspected(*who, look.number, (free("a"),)))

@@ -63,9 +63,9 @@ def put_aside() -> LeaseBook:
     return book
 
 
-def look(book: LeaseBook, *sights: GpuSight, boot: str = "boot") -> None:
+def look(book: LeaseBook, *sights: GpuSight, boot: str = "boot", now: float = 5.0) -> None:
     number = book.look([sight.uuid for sight in sights])
-    book.inspected("host", boot, number, sights, 5.0)
+    book.inspected("host", boot, number, sights, now)
 
 
 Act = Callable[[LeaseBook], object]
@@ -94,7 +94,8 @@ WAYS: dict[str, tuple[Callable[[], LeaseBook], Act, LeaseState]] = {
     "merely seen": (unproven, lambda b: b.see("host", "boot", [free("a")], 2.0), UNPROVEN),
     "seen after a restart": (unproven, lambda b: b.see("host", "new", [free("a")], 2.0), UNPROVEN),
     "restarted, looked at": (unproven, lambda b: look(b, free("a"), boot="new"), FREE),
-    "restarted, was held": (held, lambda b: look(b, free("a"), boot="new"), FREE),
+    "restarted, was held": (held, lambda b: look(b, free("a"), boot="new", now=60.0), FREE),
+    "restarted, but beats": (held, lambda b: look(b, free("a"), boot="new"), HELD),
     "restarted, busy": (held, lambda b: look(b, busy("a"), boot="new"), HELD),
     "cleared": (quarantined, lambda b: b.clear("a", "I looked", 99.0), FREE),
     "cleared early": (unproven, lambda b: b.clear("a", "I looked", 2.0), FREE),

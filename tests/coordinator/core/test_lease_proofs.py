@@ -43,18 +43,32 @@ def test_a_late_word_from_before_a_restart_takes_nothing_from_the_holder() -> No
     book.inspected("host", "old", old, [free("a")], 3.0)
     assert state(book) is HELD
     book.renew("r1", granted.tokens.values(), 4.0)
+    assert book.stuck(["a"]) == (), "its holder is heard of: there is nothing to look at"
+    book.see("host", "old", [free("a")], 60.0)
     assert book.stuck(["a"]) == ("a",), "worth a look"
 
 
 def test_a_host_that_was_started_again_has_lost_the_lease_and_the_book_says_so() -> None:
     book = held()
-    book.see("pod-2", "new", [free("a")], 1.0)
+    book.see("pod-2", "new", [free("a")], 60.0)
     assert "was seen on pod-2 under another boot" in told(book)[0]
-    book.inspected("pod-2", "new", book.look(["a"]), [free("a")], 2.0)
+    book.inspected("pod-2", "new", book.look(["a"]), [free("a")], 61.0)
     assert "was lost with host host" in told(book)[0]
     assert (state(book), book.view("a").hostname, book.view("a").boot_id) == (FREE, "pod-2", "new")
     with pytest.raises(LeaseLost):
-        book.renew("r1", [LeaseToken("book", 1)], 3.0)
+        book.renew("r1", [LeaseToken("book", 1)], 62.0)
+
+
+def test_nobodys_word_takes_a_gpu_from_a_holder_that_is_heard_of() -> None:
+    """Whoever has an agent's token of another run may say what he likes."""
+    book = held()
+    for now in (1.0, 40.0, 80.0, 120.0):
+        book.renew("r1", [LeaseToken("book", 1)], now)
+        book.see("nowhere", "invented", [free("a")], now + 1.0)
+        book.inspected("nowhere", "invented", book.look(["a"]), [free("a")], now + 2.0)
+        assert state(book) is HELD
+    assert book.view("a").hostname == "host"
+    assert not told(book)
 
 
 def test_the_proof_of_an_earlier_holder_does_not_take_the_lease_of_the_next() -> None:

@@ -122,6 +122,9 @@ def test_a_member_id_reads_what_it_writes() -> None:
         ("127.0.1.1", "127.0.1.1:8000", True),
         ("localhost", "localhost:8000", True),
         ("::1", "[::1]:8000", True),
+        ("127.evil.example", "127.evil.example:8000", False),
+        ("127.0.0.1.evil.example", "127.0.0.1.evil.example:8000", False),
+        ("localhost.evil.example", "localhost.evil.example:8000", False),
         ("fe80::1", "[fe80::1]:8000", False),
     ],
 )

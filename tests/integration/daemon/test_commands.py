@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordinator import daemon_state
+from coordinator.client import RunClient
 from coordinator.core.model import Cause, ExitReport, Proof, Role, Roles, RunSpec
 from coordinator.testing import STOPPED, FakeGang, serving
+from coordinator.tls import client_tls
+from tests.coordinator.certificates import DaemonFiles, TestAuthority, daemon_files, write
 from tests.integration.daemon.process import DEADLINE, Daemon, Home, StartDaemon
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -269,3 +276,81 @@ async def test_who_names_another_machine_is_told_which_daemon_is_here(
     port = daemon.address.rpartition(":")[2]
     done = await home.tflease("stop", "--daemon", "--coordinator", f"grpc://localhost:{port}")
     assert done.code == 0, done.err
+
+
+# --- a daemon that speaks TLS ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(home: Home) -> DaemonFiles:
+    """Of a certificate for localhost alone, as docs/security.md makes them."""
+    home.folder.mkdir(mode=0o700)
+    return daemon_files(home.folder)
+
+
+def with_tls(start: StartDaemon, files: DaemonFiles) -> Daemon:
+    flags = ("--tls-cert", "--tls-key", "--tls-client-ca")
+    pairs = zip(flags, map(str, files.server), strict=True)
+    return start(0, *(word for pair in pairs for word in pair))
+
+
+def flags_of(files: Mapping[str, Path]) -> list[str]:
+    return [
+        word for name, path in files.items() for word in (f"--{name}".replace("_", "-"), f"{path}")
+    ]
+
+
+async def run_in(daemon: Daemon, files: DaemonFiles) -> str:
+    tls = replace(client_tls(**files.client), server_name="localhost")
+    with closing(RunClient(daemon.address, daemon.token, tls)) as client:
+        return (await asyncio.to_thread(client.create, RunSpec(Roles(worker=1)))).run_id
+
+
+async def test_a_daemon_with_tls_is_found_by_its_note_and_stopped_with_its_runs(
+    start: StartDaemon, home: Home, files: DaemonFiles
+) -> None:
+    """The note has 127.0.0.1, and the certificate another name."""
+    daemon = with_tls(start, files)
+    run_id = await run_in(daemon, files)
+    shown = await home.tflease("status", run_id, *flags_of(files.client))
+    assert (shown.code, shown.err) == (0, "")
+    done = await home.tflease("stop", "--daemon", "--json", *flags_of(files.client))
+    assert (done.code, done.err) == (0, "")
+    [run] = json.loads(done.out)["runs"]
+    assert (run["id"], run["phase"]) == (run_id, "cancelled")
+    assert daemon.wait() == 0
+
+
+async def test_a_daemon_whose_runs_cannot_be_stopped_is_left_alone(
+    start: StartDaemon, home: Home, files: DaemonFiles
+) -> None:
+    """Its runs would go on, and the exit code would say that they had been stopped."""
+    daemon = with_tls(start, files)
+    ca = {"ca_file": files.client["ca_file"]}  # and no certificate of ours, which it asks for
+    refused = await home.tflease("stop", "--daemon", *flags_of(ca))
+    assert refused.code == 1
+    assert "was not told to end, because its runs could not all be stopped" in refused.err
+    assert "--cert-file" in refused.err
+    assert f"kill {daemon.process.pid}" in refused.err
+    assert refused.out == ""
+    shown = await home.tflease("status", *flags_of(files.client))
+    assert (shown.code, shown.out) == (0, "no runs\n")
+
+
+async def test_a_failed_handshake_is_said_by_us_alone(
+    start: StartDaemon, home: Home, files: DaemonFiles, tmp_path: Path
+) -> None:
+    """gRPC would write lines of its own, with places in its source."""
+    with_tls(start, files)
+    ca = write(tmp_path / "other.pem", TestAuthority().pem)
+    refused = await home.tflease("status", *flags_of({**files.client, "ca_file": ca}))
+    assert refused.code == 1
+    [line] = refused.err.splitlines()
+    assert line.startswith("tflease: no coordinator could be reached")
+
+
+async def test_a_token_file_whose_name_is_no_text_is_served_from(
+    start: StartDaemon, home: Home
+) -> None:
+    path = os.fsdecode(os.fsencode(home.folder.parent) + b"/\xff")
+    assert "\\udcff" in start(0, "--token-file", path).line

@@ -10,11 +10,14 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 import pytest
 
+from coordinator import metrics_server
 from coordinator.core.model import Roles, RunSpec
+from coordinator.metrics_server import MetricsServer, Page
 from coordinator.testing import FakeGang
 from tests.integration.daemon.process import DEADLINE, Daemon, Home, StartDaemon
 from tests.integration.daemon.test_daemon import gang_in
@@ -119,6 +122,34 @@ async def test_a_daemon_that_is_frozen_is_not_healthy(daemon: Daemon) -> None:
     finally:
         daemon.signal(signal.SIGCONT)
     assert (await get(f"{url}/metrics"))[0] == HTTPStatus.OK
+
+
+async def test_those_who_send_slowly_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A byte now and then is no request, however many of them come."""
+    monkeypatch.setattr(metrics_server, "REQUEST_TIMEOUT", 0.3)
+    ok = Page(HTTPStatus.OK, "text/plain", b"ok\n")
+    server = MetricsServer("127.0.0.1", 0, {"/healthz": lambda: ok})
+    try:
+        async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as slow:
+            for _ in range(metrics_server.MOST_REQUESTS):
+                slow.create_task(send_slowly(server.port))
+        assert await get(f"{server.url}/healthz") == OK
+    finally:
+        server.close()
+
+
+async def send_slowly(port: int) -> None:
+    """Until it is hung up on."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz HT")
+    answer = asyncio.ensure_future(reader.read())
+    while not (await asyncio.wait({answer}, timeout=0.05))[0]:
+        writer.write(b"x")
+    with suppress(ConnectionError):
+        assert answer.result() == b""
+    writer.close()
 
 
 async def test_a_port_that_is_taken_is_named(home: Home) -> None:

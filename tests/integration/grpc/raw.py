@@ -90,7 +90,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 async def becomes_true(condition: Callable[[], bool]) -> None:
     """For what has no event of its own: the coordinator's memory of what is over."""
-    for _ in range(2_000):
+    for _ in range(10_000):
         if condition():
             return
         await asyncio.sleep(0.001)

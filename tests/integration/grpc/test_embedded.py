@@ -20,7 +20,7 @@ from coordinator.authority import new_authority
 from coordinator.client import RunClient
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.model import MemberPhase, Roles, RunPhase, RunSpec, Slots
-from coordinator.embedded import EmbeddedConfig
+from coordinator.embedded import ENVIRONMENT, EmbeddedConfig
 from coordinator.testing import COMPLETED, STOPPED, FakeGang
 from tests.integration.grpc.embedded import ROOT, TOKEN, EmbeddedProcess
 
@@ -89,6 +89,41 @@ async def test_it_speaks_mutual_tls_and_nothing_else(embedded: EmbeddedProcess) 
     with closing(embedded.client()) as owner:
         assert await asyncio.to_thread(owner.list) == []
     assert embedded.stderr == ""  # nobody can fill the driver's terminal
+
+
+def test_where_no_numbers_can_be_served_it_goes_on_without() -> None:
+    """No run fails for the sake of numbers."""
+    code = (
+        "from coordinator import embedded; embedded._METRICS = ('127.0.0.1', 99_999); "
+        "raise SystemExit(embedded.main())"
+    )
+    config = EmbeddedConfig(token=TOKEN, driver_pid=os.getpid())
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(config.to_json() + "\n")
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline() or "{}")
+        _, said = process.communicate(timeout=60)
+    assert answer.get("metrics") == ""
+    assert answer["port"] > 0
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "cannot serve metrics on 127.0.0.1:99999" in said
+
+
+def test_the_token_is_in_no_text_of_its_configuration() -> None:
+    config = EmbeddedConfig(token=TOKEN, driver_pid=1)
+    assert TOKEN not in repr(config)
+    assert EmbeddedConfig.from_json(config.to_json()) == config
 
 
 async def test_it_tells_its_driver_the_clients_side_and_no_more(embedded: EmbeddedProcess) -> None:

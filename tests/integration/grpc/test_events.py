@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from coordinator.core.access import Principal, Role
-from coordinator.core.errors import InvalidRun, PermissionDenied
+from coordinator.core.errors import CoordinatorUnavailable, InvalidRun, PermissionDenied
 from coordinator.core.model import Roles, RunId, RunPhase
 from coordinator.engine import Engine
 from coordinator.event_client import EventClient
 from coordinator.event_log import EventQuery, EventRecord
 from coordinator.journal import Journal
+from coordinator.journal_values import JournalUnusable
 from coordinator.security import Keyring
 from coordinator.testing import Serving, serving
 from tests.integration.grpc.conftest import MakeGang
@@ -113,6 +114,11 @@ async def test_a_filter_that_makes_no_sense_is_refused(coordinator: Serving) -> 
             await read(client, EventQuery(since=2.0, until=1.0))
         with pytest.raises(InvalidRun, match="limit=99999"):
             await read(client, latest=99_999)
+        await read(client, EventQuery(text="x" * 1_000))
+        with pytest.raises(InvalidRun, match="text has 60000 characters: give at most 1000"):
+            await read(client, EventQuery(text="x" * 60_000))
+        with pytest.raises(InvalidRun, match="kind has 1001 characters"):
+            await read(client, EventQuery(kind="x" * 1_001))
 
 
 async def test_a_runs_own_token_opens_the_events_of_that_run_alone(
@@ -150,6 +156,33 @@ async def test_events_outlive_the_coordinator(tmp_path: Path, gang_of: MakeGang)
             assert again.view(run_id).phase is RunPhase.SUCCEEDED
     finally:
         journal.close()
+
+
+async def test_a_journal_that_cannot_be_read_is_no_bug(
+    tmp_path: Path,
+    gang_of: MakeGang,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its reader is told why, and nobody else."""
+    path = tmp_path / "journal.sqlite"
+    await one_run(path, gang_of)
+
+    def unreadable(journal: Journal, query: EventQuery) -> list[EventRecord]:
+        raise JournalUnusable("the journal cannot be used: disk I/O error")
+
+    journal = Journal.open(path)
+    try:
+        async with serving(Engine(journal=journal)) as again, client_of(again) as client:
+            monkeypatch.setattr(Journal, "events", unreadable)
+            for latest in (0, 10):
+                with pytest.raises(CoordinatorUnavailable, match="cannot be used: disk I/O error"):
+                    await read(client, latest=latest)
+            with pytest.raises(CoordinatorUnavailable, match="cannot be used: disk I/O error"):
+                await read(client, EventQuery(after_id=1))
+    finally:
+        journal.close()
+    assert "bug" not in caplog.text
 
 
 async def one_run(path: Path, gang_of: MakeGang) -> RunId:

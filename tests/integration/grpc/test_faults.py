@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from coordinator import service
 from coordinator.core.model import MemberPhase, Roles, RunPhase, RunSpec
+from coordinator.limits import Limits
 from coordinator.testing import (
     COMPLETED,
     FakeFleet,
@@ -24,6 +24,7 @@ from coordinator.testing import (
     drive,
 )
 from tests.integration.grpc import raw
+from tests.integration.grpc.limited import limited
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -118,17 +119,18 @@ async def test_a_stranger_with_half_a_message_is_answered_and_waited_for_by_nobo
     """R5: the token is looked at first, the rest of the message is never missed."""
     for token in ["", "forged"] * count:
         # Sooner than one would be who has the token and is waited for.
-        async with asyncio.timeout(service.HELLO_TIMEOUT / 2):
+        async with asyncio.timeout(Limits().hello_timeout / 2):
             async with HalfMessage(coordinator.address, token) as stranger:
                 assert await stranger.is_answered()
     assert (await drive(coordinator, RunSpec(ROLES))).phase is RunPhase.SUCCEEDED
 
 
-async def test_a_peer_that_froze_in_mid_message_is_given_up(
-    coordinator: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "HELLO_TIMEOUT", 0.05)
-    async with asyncio.timeout(30), HalfMessage(coordinator.address, coordinator.token) as frozen:
+async def test_a_peer_that_froze_in_mid_message_is_given_up() -> None:
+    async with (
+        asyncio.timeout(30),
+        limited(hello_timeout=0.05) as coordinator,
+        HalfMessage(coordinator.address, coordinator.token) as frozen,
+    ):
         assert await frozen.is_answered()
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 
+import grpc
 import pytest
 
-from coordinator import gpu_client, wire
+from coordinator import durability, gpu_client, wire
+from coordinator.channels import aio_channel
 from coordinator.core.errors import (
     CoordinatorUnavailable,
     GpuHeld,
@@ -16,10 +19,15 @@ from coordinator.core.errors import (
     UnknownGpu,
 )
 from coordinator.core.gpu import GpuSight, LeaseState, Want
+from coordinator.core.lease_book import LeaseBook
 from coordinator.core.lease_entry import REVOKE_AFTER
+from coordinator.engine import Engine
 from coordinator.gpu_client import GpuClient
 from coordinator.gpu_stream import LEASE_TTL
+from coordinator.security import call_metadata
 from coordinator.testing import FakeHost, ManualClock, Serving, serving
+from coordinator.v1 import gpu_lease_service_pb2_grpc as lease_grpc
+from tests.coordinator.fake_disk import NO_ROOM, FakeDisk
 from tests.integration.grpc import raw
 from tests.integration.grpc.gpu_scene import gang_on, gpus_of, waits_for_a_gpu
 
@@ -241,3 +249,112 @@ async def test_the_end_of_the_coordinator_ends_the_wait() -> None:
     with pytest.raises(CoordinatorUnavailable):
         await waiting
     gpus.close()
+
+
+# --- while the disk is slow or full ---------------------------------------------------------------
+
+
+@pytest.fixture
+async def disk() -> FakeDisk:
+    return FakeDisk()
+
+
+@pytest.fixture
+async def durable(disk: FakeDisk) -> AsyncIterator[Serving]:
+    """With a GPU in its book."""
+    async with serving(Engine(journal=disk)) as coordinator:
+        coordinator.engine.gpus.use(lambda book, now: book.see("host", "host", [FREE_A], now))
+        await coordinator.engine.durable()
+        yield coordinator
+        disk.is_full = False
+        disk.go_on()
+
+
+def is_in(coordinator: Serving, state: LeaseState) -> Callable[[], bool]:
+    def look(book: LeaseBook, _: float) -> bool:
+        return book.view("GPU-a").state is state
+
+    return lambda: coordinator.engine.gpus.use(look)
+
+
+def asked(stub: lease_grpc.GpuLeaseServiceStub, way: str, metadata: object) -> grpc.aio.Call:
+    """For the GPU, by a call of its own or by stream."""
+    request = _request("mine", "GPU-a")
+    if way == "call":
+        return stub.AcquireGpus(request, metadata=metadata)
+
+    async def questions() -> AsyncIterator[object]:
+        yield gpu_client.pb.UseGpusRequest(
+            questions=[gpu_client.pb.GpuQuestion(number=1, acquire=request)]
+        )
+        await asyncio.Event().wait()
+
+    return stub.UseGpus(questions(), metadata=metadata)
+
+
+@pytest.mark.parametrize("way", ["call", "stream"])
+async def test_a_client_that_leaves_while_its_grant_waits_for_the_disk_gives_it_back(
+    way: str, durable: Serving, disk: FakeDisk
+) -> None:
+    """Nobody else knows of it, and nobody would ever release it."""
+    disk.is_slow = True
+    async with aio_channel(durable.address) as channel:
+        stub = lease_grpc.GpuLeaseServiceStub(channel)
+        call = asked(stub, way, call_metadata(durable.token))
+        await raw.becomes_true(is_in(durable, LeaseState.HELD))
+        call.cancel()
+        await raw.becomes_true(is_in(durable, LeaseState.FREE))
+    disk.go_on()
+    await durable.engine.durable()
+    assert ("grant", "client/mine") not in disk.texts
+
+
+@pytest.mark.parametrize("way", ["call", "stream"])
+async def test_who_has_asked_again_meanwhile_keeps_the_grant(
+    way: str, durable: Serving, disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client does that has lost its connection."""
+    disk.is_slow = True
+    requests = durable.engine.gpus
+    async with aio_channel(durable.address) as channel:
+        stub = lease_grpc.GpuLeaseServiceStub(channel)
+        first = asked(stub, way, call_metadata(durable.token))
+        await raw.becomes_true(is_in(durable, LeaseState.HELD))
+        reached = spy_on(monkeypatch, requests, "acquire")
+        again = asked(stub, "call", call_metadata(durable.token))
+        await reached.wait()
+        gone = spy_on(monkeypatch, requests, "broken_off")
+        first.cancel()
+        await gone.wait()
+        disk.go_on()
+        assert [grant.uuid for grant in (await again).grants] == ["GPU-a"]
+    assert is_in(durable, LeaseState.HELD)()
+    await durable.engine.durable()
+    assert ("grant", "client/mine") in disk.texts
+
+
+def spy_on(monkeypatch: pytest.MonkeyPatch, thing: object, name: str) -> asyncio.Event:
+    """Set when it is called."""
+    called, real = asyncio.Event(), getattr(thing, name)
+
+    def method(*args: object) -> object:
+        called.set()
+        return real(*args)
+
+    monkeypatch.setattr(thing, name, method)
+    return called
+
+
+async def test_who_is_refused_because_the_disk_is_full_holds_nothing(
+    durable: Serving, disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "PATIENCE", 0.05)
+    monkeypatch.setattr(durability, "RETRY_INTERVAL", 0.005)
+    disk.is_full = True
+    client = GpuClient(durable.address, durable.token)
+    with pytest.raises(CoordinatorUnavailable, match=NO_ROOM):
+        await acquire(client, "mine", "GPU-a")
+    assert is_in(durable, LeaseState.FREE)()
+    disk.is_full = False
+    await acquire(client, "another", "GPU-a")
+    client.close()

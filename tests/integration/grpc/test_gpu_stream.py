@@ -14,12 +14,12 @@ import pytest
 from coordinator.channels import aio_channel
 from coordinator.core.gpu import GpuSight, LeaseState
 from coordinator.core.lease_book import LeaseBook
-from coordinator.gpu_stream import MOST_UNANSWERED
 from coordinator.security import call_metadata
 from coordinator.testing import Serving
 from coordinator.v1 import gpu_lease_service_pb2 as pb
 from coordinator.v1 import gpu_lease_service_pb2_grpc as lease_grpc
 from tests.integration.grpc import raw
+from tests.integration.grpc.limited import limited
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -139,7 +139,7 @@ async def test_refusals_say_what_the_call_of_its_own_would(gpus: Serving) -> Non
         await stream.ask(**acquire("first", "GPU-0"))
         taken = await stream.ask(**acquire("second", "GPU-0"))
         assert taken.refused.reason == "GPUS_UNAVAILABLE"
-        assert "is held by one of request first" in taken.refused.message
+        assert "is held by one of operator" in taken.refused.message
         assert (await stream.ask()).refused.reason == "INVALID_RUN"
         assert (await stream.ask(**acquire("third", "GPU-1"))).HasField("acquired")
 
@@ -152,11 +152,30 @@ async def test_a_stream_that_breaks_gives_back_its_places_and_nothing_else(gpus:
     await raw.becomes_true(lambda: waiting_or_held(gpus) == (0, 1))
 
 
-async def test_more_than_are_answered_are_not_read(gpus: Serving) -> None:
-    async with stream_to(gpus) as stream:
-        await stream.ask(**acquire("first", "GPU-0"))
-        for first in range(0, 2 * MOST_UNANSWERED, 100):
-            numbers = range(first, first + 100)
-            await stream.ask_all([acquire(f"r{each}", "GPU-0", patience=60) for each in numbers])
-        await raw.becomes_true(lambda: waiting_or_held(gpus)[0] >= MOST_UNANSWERED)
-        assert waiting_or_held(gpus)[0] < MOST_UNANSWERED + 100
+async def test_so_many_may_wait_and_who_has_leases_is_heard_all_the_same() -> None:
+    async with limited(gpu_waits=20) as gpus, stream_to(gpus) as stream:
+        gpus.engine.gpus.use(lambda book, now: book.see("host", "boot", FREE, now))
+        first = await stream.ask(**acquire("first", "GPU-0"))
+        await stream.ask_all([acquire(f"r{each}", "GPU-0", patience=60) for each in range(20)])
+        refused = await stream.ask(**acquire("another", "GPU-0", patience=60))
+        assert refused.refused.reason == "LIMIT_EXCEEDED"
+        renewal = pb.RenewGpusRequest(request_id="first", tokens=[first.acquired.grants[0].token])
+        assert (await stream.ask(renew=renewal)).HasField("renewed")
+        assert waiting_or_held(gpus) == (20, 1)
+
+
+async def test_whoever_comes_back_on_another_stream_keeps_its_place_and_its_grant(
+    gpus: Serving,
+) -> None:
+    async with stream_to(gpus) as new:
+        async with stream_to(gpus) as old:
+            await old.ask(**acquire("held", "GPU-1"))
+            await old.ask(**acquire("first", "GPU-0"))
+            await old.ask_all([acquire("second", "GPU-0", patience=60)])
+            await raw.becomes_true(lambda: waiting_or_held(gpus)[0] == 1)
+            [waits] = await new.ask_all([acquire("second", "GPU-0", patience=60)])
+            again = await new.ask(**acquire("held", "GPU-1"))
+            assert again.HasField("acquired")
+        await new.ask(**release("first", "GPU-0"))
+        assert (await waits).acquired.grants[0].uuid == "GPU-0"
+        assert waiting_or_held(gpus) == (0, 2)

@@ -11,14 +11,16 @@ import pytest
 
 from coordinator import limiting
 from coordinator.client import RunClient
+from coordinator.core.access import Principal
+from coordinator.core.access import Role as AccessRole
 from coordinator.core.census import Census
-from coordinator.core.errors import InvalidReservation, LimitExceeded
+from coordinator.core.errors import CoordinatorUnavailable, InvalidRun, LimitExceeded
 from coordinator.core.gpu import GpuSight, Want
-from coordinator.core.model import Cause, ExitReport, LogChunk, MemberPhase, Roles, RunSpec
+from coordinator.core.model import Cause, ExitReport, LogChunk, MemberPhase, Role, Roles, RunSpec
 from coordinator.gpu_client import GpuClient
 from coordinator.limits import Limits
 from coordinator.member_client import ReservationClient
-from coordinator.security import call_metadata
+from coordinator.security import Keyring, call_metadata
 from coordinator.testing import FakeExecutor, FakeGang
 from tests.integration.grpc import raw
 from tests.integration.grpc.limited import limited
@@ -112,11 +114,48 @@ async def test_a_session_too_many_is_refused_and_room_comes_when_one_ends(limit:
         await client.close()
 
 
+async def test_what_was_refused_for_another_reason_is_no_way_around_a_limit() -> None:
+    """And whoever asks again for a run that there is gets it, whatever the limits are."""
+    async with limited(members_per_run=3, runs=1) as coordinator:
+        client = RunClient(coordinator.address, coordinator.token)
+        with pytest.raises(InvalidRun):
+            await asyncio.to_thread(client.create, Broken(Roles(worker=1)), "x")
+        with pytest.raises(LimitExceeded):
+            await asyncio.to_thread(client.create, RunSpec(Roles(worker=4)), "x")
+        first = await asyncio.to_thread(client.create, RunSpec(Roles(worker=1)), "y")
+        again = await asyncio.to_thread(client.create, RunSpec(Roles(worker=1)), "y")
+        assert again.run_id == first.run_id
+        with pytest.raises(LimitExceeded):
+            await asyncio.to_thread(client.create, RunSpec(Roles(worker=1)), "z")
+        client.close()
+
+
+class Broken(RunSpec):
+    """Makes no sense to anybody but its maker."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grace", {Role.WORKER: 1e9})
+
+
+async def test_two_clients_with_the_same_request_id_mean_two_requests() -> None:
+    async with limited() as coordinator:
+        keyring = Keyring(coordinator.token)
+        found = []
+        for name in ("alice", "bob", "alice"):
+            token = keyring.token_for(Principal(AccessRole.SUBMITTER, name))
+            client = RunClient(coordinator.address, token)
+            found.append(await asyncio.to_thread(client.create, RunSpec(Roles(worker=1)), "mine"))
+            client.close()
+        first, other, again = found
+        assert first == again
+        assert other.run_id != first.run_id
+
+
 async def test_watchers_of_one_run_are_limited() -> None:
     async with limited(watchers_per_run=2) as coordinator:
         run_id, other = coordinator.create_run(ONE), coordinator.create_run(ONE)
         async with AsyncExitStack() as stack:
-            for method in ("WatchRun", "OwnRun"):
+            for method in ("WatchRun", "WatchRun", "OwnRun", "OwnRun"):  # an owner is no watcher
                 await stack.enter_async_context(watching(coordinator, run_id, method))
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 async with watching(coordinator, run_id):
@@ -124,6 +163,8 @@ async def test_watchers_of_one_run_are_limited() -> None:
             assert raw.info_of(refused.value).reason == "LIMIT_EXCEEDED"
             assert raw.info_of(refused.value).metadata["limit"] == "watchers_per_run"
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            async with watching(coordinator, run_id, "OwnRun"):
+                pass
             async with watching(coordinator, other):
                 pass
         await raw.becomes_true(lambda: coordinator.server.limiter.in_use("watchers_per_run") == 0)
@@ -285,7 +326,7 @@ async def test_a_session_without_a_hello_is_ended_when_the_limit_says() -> None:
         client = ReservationClient(coordinator.address, coordinator.token)
         async with FakeExecutor(coordinator.address, "", run_id, "worker:0") as quiet:
             session = client.attend(run_id, quiet.member, quiet.incarnation)
-            with pytest.raises(InvalidReservation, match=r"none came within 0\.05 s"):
+            with pytest.raises(CoordinatorUnavailable, match=r"none came within 0\.05 s"):
                 await anext(session.commands())
         await client.close()
 
