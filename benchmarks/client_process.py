@@ -120,6 +120,13 @@ class Commands:
     def fileno(self) -> int:
         return sys.stdin.fileno()
 
+    @property
+    def has_come(self) -> bool:
+        """Whether ``take`` returns at once. An event loop may have told so once too often."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return b"\n" in self._buffer or bool(poll.poll(0))
+
     def take(self) -> list[dict[str, Any]]:
         """Whole lines; waits for input when there is none. ``is_over`` after the last."""
         if b"\n" not in self._buffer:

@@ -131,7 +131,7 @@ class Company:
             while not commands.is_over:
                 await has_news.wait()
                 has_news.clear()
-                for command in commands.take():
+                for command in commands.take() if commands.has_come else ():
                     self._obey(command)
         finally:
             for life in lives:

@@ -51,12 +51,14 @@ def scoped(request_id: str) -> str:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call that is being answered. ``started_at``: ``time.perf_counter``, in seconds."""
+    """One call that is being answered. ``started_at``: ``time.perf_counter``, in seconds.
+    ``mark``: what its answer rests on; None: all that has changed until it is given."""
 
     method: str
     peer: str
     principal: Principal
     started_at: float = field(default_factory=time.perf_counter)
+    mark: int | None = None
 
     @property
     def name(self) -> str:

@@ -178,12 +178,12 @@ class Durable(Protocol):
     async def durable(self, mark: int | None = None) -> None: ...
 
 
-async def durable_soon(engine: Durable) -> None:
+async def durable_soon(engine: Durable, mark: int | None = None) -> None:
     """For an answer that somebody waits for. Raises CoordinatorUnavailable, with the reason, when
     it takes too long."""
     try:
         async with asyncio.timeout(PATIENCE):
-            await engine.durable()
+            await engine.durable(mark)
     except TimeoutError:
         why = engine.journal_problem or "the disk is slow"
         raise CoordinatorUnavailable(
@@ -199,4 +199,7 @@ class DurableAnswers(Aspect):
 
     async def before_answer(self, call: Call) -> None:
         # A stream has no deadline: who follows a run waits for the disk, as its members do.
-        await (self._engine.durable() if call.name in STREAMS else durable_soon(self._engine))
+        if call.name in STREAMS:
+            await self._engine.durable()
+        else:
+            await durable_soon(self._engine, call.mark)

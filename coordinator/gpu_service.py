@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from coordinator import gpu_wire
+from coordinator.calls import CALL
 from coordinator.core.errors import InvalidRun, TfleaseError
 from coordinator.core.lease_book import LeaseBook
 from coordinator.durability import durable_soon
@@ -67,8 +68,11 @@ class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
     ) -> pb.AcquireGpusResponse:
         wanted, asker = request_from_pb(request), object()
         granted = await self._gpus.acquire(wanted, asker)
+        mark = self._engine.mark
+        if (call := CALL.get()) is not None:
+            call.mark = mark  # a second wait, for what others change meanwhile, we would not see
         try:
-            await durable_soon(self._engine)
+            await durable_soon(self._engine, mark)
         except (asyncio.CancelledError, TfleaseError):  # its client will never know of the grant
             self._gpus.broken_off(wanted, asker)
             raise

@@ -45,7 +45,8 @@ def test_a_command_waits_for_what_it_rests_on_and_for_nothing_later() -> None:
     """What that is is counted when somebody asks first, after the event."""
     session = session_of()
     session.send(stop("first"))
-    assert session.take_commands(3, up_to(2)) == []
+    assert session.waits_for(3) == 3
+    assert session.take_commands(5, up_to(2)) == []
     session.send(stop("second"))
     assert session.take_commands(7, up_to(2)) == []
     assert session.waits_for(9) == 3

@@ -333,6 +333,20 @@ async def test_who_has_asked_again_meanwhile_keeps_the_grant(
     assert ("grant", "client/mine") in disk.texts
 
 
+async def test_a_grant_waits_for_no_later_group(durable: Serving, disk: FakeDisk) -> None:
+    """Who left during a second wait would leave its GPU to nobody."""
+    disk.is_slow = True
+    async with aio_channel(durable.address) as channel:
+        stub = lease_grpc.GpuLeaseServiceStub(channel)
+        call = asked(stub, "call", call_metadata(durable.token))
+        await raw.becomes_true(lambda: disk.is_waiting)
+        durable.engine.tell("run.noted", "somebody else's change")
+        disk.go_on()
+        disk.is_slow = True
+        assert [grant.uuid for grant in (await call).grants] == ["GPU-a"]
+        await raw.becomes_true(lambda: disk.is_waiting)
+
+
 def spy_on(monkeypatch: pytest.MonkeyPatch, thing: object, name: str) -> asyncio.Event:
     """Set when it is called."""
     called, real = asyncio.Event(), getattr(thing, name)
