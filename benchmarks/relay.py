@@ -85,7 +85,7 @@ async def _serve(commands: Commands) -> None:
     while not commands.is_over:
         await has_news.wait()
         has_news.clear()
-        for command in commands.take():
+        for command in commands.take() if commands.has_come else ():
             relay.obey(command)
     server.close()
     relay.obey({"cut": True})
