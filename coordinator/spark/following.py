@@ -78,7 +78,7 @@ def views(
 
 def persistently(
     call: Callable[[], object], patience: float, closed: threading.Event
-) -> CoordinatorUnavailable | None:
+) -> CoordinatorUnavailable | LimitExceeded | None:
     """Calls until the coordinator has answered, for a while if it has ``patience``. What is
     returned is why it never did. Other errors pass through."""
     deadline = time.monotonic() + min(patience, _REPORT_TIMEOUT)
@@ -88,7 +88,7 @@ def persistently(
             call()
         except (CoordinatorUnavailable, LimitExceeded) as error:
             if time.monotonic() >= deadline or closed.wait(delay):
-                return CoordinatorUnavailable(str(error))
+                return error
             delay = min(2 * delay, _LONGEST_DELAY)
         else:
             return None

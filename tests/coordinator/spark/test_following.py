@@ -10,7 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.core.errors import CoordinatorUnavailable, Unauthenticated, UnknownRun
+from coordinator.core.errors import (
+    CoordinatorUnavailable,
+    LimitExceeded,
+    Unauthenticated,
+    UnknownRun,
+)
 from coordinator.core.model import Roles, RunId, RunPhase, RunSpec, RunView
 from coordinator.spark import following
 
@@ -130,6 +135,11 @@ def failing(*errors: Exception) -> Callable[[], None]:
 
 def test_a_report_is_repeated_until_it_was_heard() -> None:
     assert following.persistently(failing(AWAY, AWAY), PATIENT, threading.Event()) is None
+
+
+def test_a_limit_of_the_coordinators_is_no_end_of_a_report() -> None:
+    busy = LimitExceeded("come again later")
+    assert following.persistently(failing(busy, busy), PATIENT, threading.Event()) is None
 
 
 @pytest.mark.parametrize("patience", [0.0, 0.01])
