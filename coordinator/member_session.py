@@ -73,7 +73,7 @@ class MemberSession:
             self.is_overfull = True  # what it was not told it is told when it attends again
             self._end()
             return
-        # What it rests on is counted when the event that it comes from is over: see ``take_commands``.
+        # What it rests on is counted when the event that it comes from is over (``take_commands``).
         self._commands.append((command, 0 if isinstance(command, ReadLog) else None))
         self.on_news()
 
