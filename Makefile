@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-topologies test-fast check demo bench gpu-check histories chaos fuzz kill-writes clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-faults test-topologies test-fast check demo bench gpu-check histories chaos fuzz kill-writes clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -90,15 +90,22 @@ types: setup  ## mypy --strict on coordinator and executor_agent
 	$(BIN)/mypy
 
 test: java setup  ## the tests, on real Spark and TensorFlow (TEST_ARGS='-k gang -x')
-	$(WITH_JAVA) $(BIN)/python -m pytest --ignore tests/spark/topologies $(TEST_ARGS)
+	$(WITH_JAVA) $(BIN)/python -m pytest --ignore tests/spark/topologies \
+	    $(patsubst %,--ignore %,$(FAULTS)) $(TEST_ARGS)
 
 test-topologies: java setup  ## more kinds of Spark clusters: standalone, one slot, speculation; 3 min
 	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS) tests/spark/topologies
 
+# Clocks that run out and networks that fall silent: what takes real time, and little else.
+FAULTS := $(patsubst %,tests/integration/test_%.py,fencing hung_sentinel unkillable networks)
+
+test-faults: setup  ## fences, hung supervisors, dead networks, in real time; 2 min
+	$(BIN)/python -m pytest $(TEST_ARGS) $(FAULTS)
+
 test-fast: setup  ## the tests without Spark and TensorFlow
 	$(BIN)/python -m pytest -m 'not spark and not tensorflow' $(TEST_ARGS)
 
-check: lint types proto-check test test-topologies  ## every gate
+check: lint types proto-check test test-faults test-topologies  ## every gate
 
 # --- to look at -----------------------------------------------------------------------------------
 
