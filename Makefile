@@ -93,7 +93,7 @@ test: java setup  ## the tests, on real Spark and TensorFlow (TEST_ARGS='-k gang
 	$(WITH_JAVA) $(BIN)/python -m pytest --ignore tests/spark/topologies \
 	    $(patsubst %,--ignore %,$(FAULTS)) $(TEST_ARGS)
 
-test-topologies: java setup  ## more kinds of Spark clusters: standalone, one slot, speculation; 3 min
+test-topologies: java setup  ## more kinds of Spark clusters: standalone, one slot, encrypted...; 6 min
 	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS) tests/spark/topologies
 
 # Clocks that run out and networks that fall silent: what takes real time, and little else.
