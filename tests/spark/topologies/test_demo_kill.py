@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.spark.test_demo import demo
+from tests.spark.test_demo import accuracies, demo
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(900)]
 
