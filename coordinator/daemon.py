@@ -135,10 +135,10 @@ def _engine(journal: Journal | None) -> DaemonEngine:
     except (BrokenRecord, JournalUnusable) as error:
         raise CannotServe(f"the journal cannot be taken up, and is as it was: {error}") from None
     if journal is not None:
+        there = engine.census()
         _log.info(
-            "took up %d runs and %d GPUs from %s in %.3f s", len(engine.views()),
-            len(engine.gpus.use(lambda book, _: book.views())), journal.path,
-            time.perf_counter() - began_at,
+            "took up %d runs and %d GPUs from %s in %.3f s", sum(there.runs.values()),
+            sum(there.gpus.values()), journal.path, time.perf_counter() - began_at,
         )  # fmt: skip
     return engine
 
