@@ -17,9 +17,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.calls import Aspect, Call
-from coordinator.core.durable import STATE_VERSION, migrate
+from coordinator.core.durable import STATE_VERSION, Changes, migrate
 from coordinator.core.errors import CoordinatorUnavailable
-from coordinator.journal_values import EventRecord, JournalUnusable
+from coordinator.journal_values import EventRecord, JournalUnusable, Key
 from coordinator.limiting import STREAMS
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ PATIENCE = 8.0
 
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts to write what could not be written."""
-
-Key = tuple[str, str]
 
 
 class Store(Protocol):
@@ -63,16 +61,6 @@ def recover(journal: Journal) -> Mapping[Key, Mapping[str, Any]]:
     return new
 
 
-class Batch(Protocol):
-    """What has changed since the batch before."""
-
-    @property
-    def put(self) -> Mapping[Key, Mapping[str, Any]]: ...
-
-    @property
-    def removed(self) -> Collection[Key]: ...
-
-
 class Commits:
     """Use inside one event loop. ``take``: all changes since it was called last. ``give_up``: is
     called when writing fails by a bug, so that what was taken is lost: the process must end, since
@@ -81,7 +69,7 @@ class Commits:
     def __init__(
         self,
         store: Store,
-        take: Callable[[], Batch],
+        take: Callable[[], Changes],
         take_events: Callable[[], list[EventRecord]],
         give_up: Callable[[], None],
     ) -> None:
@@ -134,7 +122,7 @@ class Commits:
         finally:
             self._writing = None
 
-    async def _write(self, batch: Batch, told: list[EventRecord]) -> None:
+    async def _write(self, batch: Changes, told: list[EventRecord]) -> None:
         while True:
             try:
                 await asyncio.wrap_future(self._store.write(batch.put, batch.removed, told))

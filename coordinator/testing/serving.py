@@ -10,6 +10,7 @@ from coordinator.authority import new_authority
 from coordinator.core.access import ClientTls, ServerTls
 from coordinator.core.model import RunId, RunSpec, RunView
 from coordinator.engine import Engine
+from coordinator.limits import Limits
 from coordinator.security import new_token
 from coordinator.server import Server
 from coordinator.testing.clock import ManualClock
@@ -57,12 +58,14 @@ async def serving(
     token: str = "",
     clock: ManualClock | None = None,
     tls: bool | ServerTls = False,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Serving]:
     """A coordinator on 127.0.0.1, on a port that is free; stopped on leaving.
 
     ``token``: a new one when empty. ``clock``: time passes when the test says so. ``tls``: True:
-    with an authority of its own, as an embedded coordinator; or the server's side of it. The
-    engine's invariants are checked on leaving, unless the test has failed already::
+    with an authority of its own, as an embedded coordinator; or the server's side of it.
+    ``limits``: None for the usual ones. The engine's invariants are checked on leaving, unless the
+    test has failed already::
 
         async with serving() as coordinator:
             client = ReservationClient(coordinator.address, coordinator.token)
@@ -73,7 +76,7 @@ async def serving(
         clock.attach(engine)
     token = token or new_token()
     server_tls, client_tls = _both_sides(tls)
-    server = Server(engine, token, server_tls)
+    server = Server(engine, token, server_tls, limits=limits)
     port = await server.start()
     try:
         yield Serving(f"127.0.0.1:{port}", token, engine, server, client_tls)

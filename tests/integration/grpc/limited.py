@@ -6,13 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from coordinator.authority import new_authority
 from coordinator.core.model import MemberPhase, Roles, RunPhase, RunSpec
-from coordinator.engine import Engine
 from coordinator.limits import Limits
-from coordinator.security import new_token
-from coordinator.server import Server
-from coordinator.testing import FakeGang, Serving
+from coordinator.testing import FakeGang, Serving, serving
 
 ROLES = Roles(chief=1, worker=5)
 
@@ -20,15 +16,8 @@ ROLES = Roles(chief=1, worker=5)
 @asynccontextmanager
 async def limited(*, has_tls: bool = False, **limits: float) -> AsyncIterator[Serving]:
     """``limits``: those that are not as usual."""
-    engine, token = Engine(), new_token()
-    server_tls, client_tls = new_authority() if has_tls else (None, None)
-    server = Server(engine, token, server_tls, limits=Limits(**limits))
-    port = await server.start()
-    try:
-        yield Serving(f"127.0.0.1:{port}", token, engine, server, client_tls)
-        engine.check_invariants()
-    finally:
-        await server.stop(grace=0.0)
+    async with serving(tls=has_tls, limits=Limits(**limits)) as coordinator:
+        yield coordinator
 
 
 @asynccontextmanager
