@@ -85,7 +85,6 @@ class Engine:
         self.gpus = GpuRequests(self._machine.book, clock, self._apply_to_book)
         self._sessions: dict[tuple[RunId, IncarnationId], Session] = {}
         self._watchers: dict[RunId, set[asyncio.Event]] = {}
-        self._specs: dict[RunId, RunSpec] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = clock()
         self._closed = False
@@ -177,8 +176,6 @@ class Engine:
             return created
         run_id = RunId(secrets.token_hex(6))
         self.feed(events.RunCreated(run_id, spec, request_id))
-        known = set(self._machine.run_ids())  # it forgets runs that ended long ago
-        self._specs = {run: spec for run, spec in self._specs.items() if run in known}
         return run_id
 
     def knows_request(self, request_id: str) -> bool:
@@ -239,9 +236,7 @@ class Engine:
 
     def spec(self, run_id: RunId) -> RunSpec:
         """What a run is: fixed, and without the price of a view. Raises UnknownRun."""
-        if run_id not in self._specs:
-            self._specs[run_id] = self.view(run_id).spec
-        return self._specs[run_id]
+        return self._machine.spec(run_id)
 
     def views(self) -> list[RunView]:
         """All runs, newest last."""

@@ -25,7 +25,7 @@ from coordinator.core.effects import (
 from coordinator.core.errors import InvalidRun, UnknownRun
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.lease_news import Acquired, BookEffect, Expired, Freed, Lapsed, Leased, Told
-from coordinator.core.model import MemberId, MemberPhase, RunId, RunPhase, RunView
+from coordinator.core.model import MemberId, MemberPhase, RunId, RunPhase, RunSpec, RunView
 from coordinator.core.run import Run
 
 KEPT_RUNS = 100
@@ -181,6 +181,10 @@ class Machine:
     def run_of_request(self, request_id: str) -> RunId | None:
         """The run that was created by this request, if any."""
         return self._requests.get(request_id)
+
+    def spec(self, run_id: RunId) -> RunSpec:
+        """What a run is, without the price of a view. Raises UnknownRun."""
+        return self._run(run_id).spec
 
     def phase(self, run_id: RunId) -> RunPhase:
         """Where a run stands, without the price of a view. Raises UnknownRun."""
