@@ -1,11 +1,12 @@
-# Every target sets up what it needs; `make help` lists them. Two environments: .venv for everything,
-# .venv-proto for protoc alone (its protobuf is older than the one we test with).
+# Every target sets up what it needs; `make help` lists them. Three environments: .venv for nearly
+# everything, .venv-proto for protoc alone (its protobuf is older than the one we test with),
+# .venv-docs for the site.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup java proto proto-check fmt lint types test test-faults test-topologies test-fast check demo bench gpu-check histories chaos fuzz kill-writes clean distclean
+.PHONY: help setup java proto proto-check fmt lint types test test-faults test-topologies test-notebooks test-fast check demo notebooks docs bench bench-feed gpu-check histories chaos fuzz kill-writes clean distclean
 
 # The tested version where there is one, else whatever python3 is, if new enough.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -14,6 +15,7 @@ PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3,\
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
+DOCS_VENV := .venv-docs
 STUBS ?= coordinator/v1
 
 # Spark's executors otherwise start whatever `python3` their PATH finds, without our dependencies.
@@ -39,6 +41,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(PROTO_VENV)/.installed: proto/requirements.txt
 	$(call make-venv,$(PROTO_VENV))
 	$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r proto/requirements.txt
+	@touch $@
+
+$(DOCS_VENV)/.installed: docs/requirements.txt
+	$(call make-venv,$(DOCS_VENV))
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	@touch $@
 
 java:  ## check for Java 17 or newer; install it on Debian and Ubuntu when root
@@ -91,9 +98,10 @@ types: setup  ## mypy --strict on coordinator and executor_agent
 
 test: java setup  ## the tests, on real Spark and TensorFlow (TEST_ARGS='-k gang -x')
 	$(WITH_JAVA) $(BIN)/python -m pytest --ignore tests/spark/topologies \
+	    --ignore tests/notebooks/test_execution.py \
 	    $(patsubst %,--ignore %,$(FAULTS)) $(TEST_ARGS)
 
-test-topologies: java setup  ## more kinds of Spark clusters: standalone, one slot, encrypted...; 6 min
+test-topologies: java setup  ## more on Spark: standalone, one slot, encrypted, GPUs, drivers that die; 15 min
 	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS) tests/spark/topologies
 
 # Clocks that run out and networks that fall silent: what takes real time, and little else.
@@ -102,10 +110,13 @@ FAULTS := $(patsubst %,tests/integration/test_%.py,fencing hung_sentinel unkilla
 test-faults: setup  ## fences, hung supervisors, dead networks, in real time; 2 min
 	$(BIN)/python -m pytest $(TEST_ARGS) $(FAULTS)
 
+test-notebooks: java setup  ## execute the notebooks of examples/mnist, in order; 5 min
+	$(WITH_JAVA) $(BIN)/python -m pytest $(TEST_ARGS) tests/notebooks
+
 test-fast: setup  ## the tests without Spark and TensorFlow
 	$(BIN)/python -m pytest -m 'not spark and not tensorflow' $(TEST_ARGS)
 
-check: lint types proto-check test test-faults test-topologies  ## every gate
+check: lint types proto-check test test-faults test-topologies test-notebooks  ## every gate
 
 # --- to look at -----------------------------------------------------------------------------------
 
@@ -113,8 +124,18 @@ demo: java setup  ## train on a local Spark cluster of separate executors (KILL=
 	$(WITH_JAVA) $(BIN)/python -m examples.digits \
 	    $(if $(filter-out 0,$(KILL)),--kill-parameter-server-parent) $(DEMO_ARGS)
 
-bench: java setup  ## measure, about 30 min (BENCH_ARGS='startup --repeats 5')
+notebooks: java setup  ## execute them and keep their outputs (NOTEBOOKS='3 4')
+	$(WITH_JAVA) $(BIN)/python tools/run-notebooks.py --in-place $(NOTEBOOKS)
+
+docs: $(DOCS_VENV)/.installed  ## build the documentation, strictly: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+	@echo "To search in it as well: python3 -m http.server -d build/site"
+
+bench: java setup  ## measure, about an hour (BENCH_ARGS='startup --repeats 5')
 	$(WITH_JAVA) $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-feed: java setup  ## measure rows/s from Spark into TensorFlow, about 10 min
+	$(WITH_JAVA) $(BIN)/python -m benchmarks feed feed-scaling $(BENCH_ARGS)
 
 gpu-check: setup  ## measure leases and claims on an NVIDIA GPU (GPU_CHECK_ARGS='--rounds 5')
 	$(BIN)/python -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
@@ -138,5 +159,5 @@ clean:  ## remove caches, build output and what Spark left here
 	rm -rf $(VENV)/lib/python*/site-packages/pyspark/work  # where local-cluster keeps its executors
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-distclean: clean  ## clean, and remove both environments
-	rm -rf $(VENV) $(PROTO_VENV)
+distclean: clean  ## clean, and remove all environments
+	rm -rf $(VENV) $(PROTO_VENV) $(DOCS_VENV)

@@ -35,6 +35,7 @@ RATES = (1_000, 5_000, 6_500, 8_000, 10_000)
 
 _SECONDS = 30.0  # of the promised step: the probes' p99 needs a thousand beats
 _SHORT = 12.0  # of a step of the curve
+_FULL = 1.0  # seconds of p99 at which the core has no more to give
 _LEFT_OVER = 256  # descriptors that are no connection
 _WELL = (RunPhase.FORMING, RunPhase.RUNNING)
 _MISSED = (MemberPhase.LOST, MemberPhase.FENCED)
@@ -143,6 +144,9 @@ def _our_curve(settings: Settings, folder: Path, members: int, measured: Measure
             for rate in RATES:
                 step = ours.step(members / (rate * members / MEMBERS), _SHORT)
                 measured.curve.append(_take(settings, step))
+                if step.p99 > _FULL:  # what lies beyond is a longer queue, for minutes
+                    measured.full_at = step.rate
+                    break
     except ClientTrouble as trouble:
         measured.trouble.append(f"the curve: {trouble}")
 

@@ -34,6 +34,8 @@ class Measured:
     curve: list[Step] = field(default_factory=list)
     beside: list[Step] = field(default_factory=list)
     bytes_per_member: float = 0.0
+    full_at: float | None = None
+    """Beats a second at which the core was full: faster ones were not tried."""
     skipped: list[str] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
@@ -60,12 +62,22 @@ def result(measured: Measured) -> Result:
             "The reservation server of TensorFlowOnSpark is not installed here: the stand-in has "
             "its loop (select, a backlog of 10, pickles). It knows nobody's silence, and bears no "
             "more than about a thousand clients.",
+            *_end_of_curve(measured),
             *(f"SKIPPED: {line}" for line in measured.skipped),
             *(f"WENT WRONG: {line}" for line in measured.trouble),
         ),
         verdict=_verdict(measured),
         is_sound=not measured.trouble,
     )
+
+
+def _end_of_curve(measured: Measured) -> list[str]:
+    if measured.full_at is None:
+        return []
+    return [
+        f"At {measured.full_at:,.0f} beats a second the core was full: beyond that a queue only "
+        "grows, and no faster step was tried."
+    ]
 
 
 def _verdict(measured: Measured) -> str:

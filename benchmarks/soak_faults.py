@@ -32,12 +32,16 @@ class Faults:
         self._relay = relay
         self._chance = chance
 
+    def cut(self) -> None:
+        """All connections of members."""
+        self._tell({"cut": True})
+
     def inject(self, *, may_kill: bool) -> tuple[str, bool]:
         """Which one it was, and whether it has cut the members off. Returns when it is over; what
         follows from it is not."""
         name = self._chance.choice((CUT, DELAY, PAUSE, *((KILL, KILL) if may_kill else ())))
         if name is CUT:
-            self._tell({"cut": True})
+            self.cut()
         elif name is DELAY:
             delay, seconds = DELAYED
             self._tell({"delay": delay, "seconds": seconds})

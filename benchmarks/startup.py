@@ -60,16 +60,20 @@ def measure(settings: Settings) -> Result:
     return result(starts, cold, imports, java)
 
 
-def by_hand() -> Imports:
-    """Two processes that import TensorFlow and nothing else, started together."""
+def by_hand(count: int = MEMBERS) -> Imports:
+    """So many processes that import TensorFlow and nothing else, started together."""
     was_quiet = machine.settle()
     worked, cpu = machine.core_seconds(), _cpu_of_children()
     began_at = time.time()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _IMPORT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", _IMPORT],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # As members have it: Linux may share out a busy machine by sessions.
+            start_new_session=True,
         )
-        for _ in range(MEMBERS)
+        for _ in range(count)
     ]
     try:
         imported_at = [float(process.communicate(timeout=_TIMEOUT)[0]) for process in processes]

@@ -56,6 +56,24 @@ def new_authority(now: float | None = None) -> tuple[ServerTls, ClientTls]:
     )
 
 
+def self_signed(name: str, now: float | None = None) -> tuple[str, str]:
+    """A certificate that its owner shows and its peers know, and the key to it, both PEM. ``now``:
+    Unix time; None: it is asked for."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    moment = datetime.fromtimestamp(time.time() if now is None else now, UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(name, name, key, moment)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, SHA256())
+    )
+    return _pem(certificate), _key_pem(key)
+
+
 def _authority(key: EllipticCurvePrivateKey, moment: datetime) -> Certificate:
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256

@@ -255,8 +255,11 @@ class _Passage:
         )
 
 
+_OF_MEMBERS = ("ReservationService", "LogService", "FileService")
+
+
 def _parser(parse: Callable[[bytes], Any], method: str) -> Callable[[Any], Any]:
-    by_members = "ReservationService/" in method or "LogService/" in method
+    by_members = any(f"{name}/" in method for name in _OF_MEMBERS)
     refusal = InvalidReservation if by_members else InvalidRun
 
     def parse_or_refuse(data: bytes) -> Any:

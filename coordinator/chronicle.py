@@ -19,6 +19,7 @@ from coordinator.core.model import (
     Cause,
     MemberId,
     MemberPhase,
+    Restart,
     RunId,
     RunPhase,
     RunView,
@@ -32,6 +33,7 @@ _log = logging.getLogger("tflease.coordinator")
 _KIND_OF_PHASE = {
     RunPhase.FORMING: kinds.RUN_CREATED,
     RunPhase.RUNNING: kinds.RUN_FORMED,
+    RunPhase.RESTARTING: kinds.RUN_RESTARTING,
     RunPhase.STOPPING: kinds.RUN_STOPPING,
     RunPhase.SUCCEEDED: kinds.RUN_SUCCEEDED,
     RunPhase.FAILED: kinds.RUN_FAILED,
@@ -120,7 +122,10 @@ class Chronicle:
         if before is None:
             self._forget_what_was_forgotten()
         self._phases[run_id] = phase
-        self.tell(_KIND_OF_PHASE[phase], _sentence(self._view(run_id)), run_id)
+        view = self._view(run_id)
+        reforms = phase is RunPhase.FORMING and view.restart_count > 0
+        kind = kinds.RUN_REFORMING if reforms else _KIND_OF_PHASE[phase]
+        self.tell(kind, _sentence(view), run_id)
 
     def _forget_what_was_forgotten(self) -> None:
         known = set(self._runs.run_ids())
@@ -149,7 +154,7 @@ class Chronicle:
         run_id, report, member = event.run_id, event.report, str(event.member)
         self._silent.get(run_id, {}).pop(event.member, None)
         before = self._phases.get(run_id)
-        if before is not RunPhase.STOPPING:
+        if before not in (RunPhase.STOPPING, RunPhase.RESTARTING):
             report = unasked(report, generation, forming=before is RunPhase.FORMING)
         said = _first_line(report.message or report.exception_type or report.reason)
         text = f"{report.cause.value}: {said}" if said else report.cause.value
@@ -195,6 +200,9 @@ class Chronicle:
                 self._gpus.leased(effect)
             case effects.GpuFreed():
                 self._gpus.freed(effect)
+            case effects.Restarted(run_id=run_id, restart=restart):
+                subject = "" if restart.member is None else str(restart.member)
+                self.tell(kinds.RUN_RESTARTED, _first_line(_of_restart(restart)), run_id, subject)
             case effects.Noted(run_id=run_id, text=text):
                 if run_id is not None and text.startswith(_TOLD_OTHERWISE):
                     return
@@ -209,10 +217,16 @@ class Chronicle:
 def _sentence(view: RunView) -> str:
     """One line, whatever the texts in it are: their authors are users."""
     match view.phase:
+        case RunPhase.FORMING if view.restart_count:
+            return f"forms again, after restart {view.restart_count}"
+        case RunPhase.RESTARTING:
+            text = f"restarting: {view.stop_reason}"
         case RunPhase.FORMING:
             return f"created: {view.spec.name!r}, {len(view.members)} members"
         case RunPhase.RUNNING:
-            return f"formed: all {len(view.members)} members are there"
+            return (
+                f"formed: all {len(view.members)} members are there (generation {view.generation})"
+            )
         case RunPhase.STOPPING:
             text = f"stopping: {view.stop_reason}"
         case RunPhase.FAILED if view.failure is not None:
@@ -220,6 +234,12 @@ def _sentence(view: RunView) -> str:
         case _:
             text = f"{view.phase.value}: {view.stop_reason}"
     return _first_line(text)
+
+
+def _of_restart(restart: Restart) -> str:
+    who = f"{restart.member} alone" if restart.alone else "the gang"
+    where = f"generation {restart.generation}, step {restart.step}"
+    return f"restart of {who} ({where}) after {restart.cause.value}: {restart.summary}"
 
 
 def _first_line(text: str) -> str:

@@ -18,6 +18,7 @@ from coordinator.channels import channel
 from coordinator.core import model
 from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
+from coordinator.core.log_values import LogChunk
 from coordinator.security import call_metadata
 from coordinator.status import error_from_rpc
 from coordinator.v1 import log_service_pb2 as log_pb
@@ -98,7 +99,7 @@ class RunClient:
         member: model.MemberId,
         offset: int | None = None,
         max_bytes: int = 0,
-    ) -> model.LogChunk:
+    ) -> LogChunk:
         """A piece of a member's log from byte ``offset`` on, or its end; 0: as much as one answer
         holds. Raises UnknownRun, InvalidReservation, LogUnavailable, Unauthenticated,
         CoordinatorUnavailable."""
@@ -120,10 +121,16 @@ class RunClient:
         run_id: model.RunId,
         slots: model.Slots,
         tasks: Mapping[model.MemberId, model.TaskState],
+        restarts: int = 0,
     ) -> None:
-        """Raises UnknownRun, Unauthenticated, CoordinatorUnavailable."""
+        """``restarts``: how many of the run are known here.
+
+        Raises UnknownRun, Unauthenticated, CoordinatorUnavailable."""
         request = run_pb.ReportSchedulingRequest(
-            run_id=run_id, total_slots=slots.total, busy_slots=slots.busy
+            run_id=run_id,
+            total_slots=slots.total,
+            busy_slots=slots.busy,
+            restart_count=restarts,
         )
         for member, task in tasks.items():
             request.tasks.add(

@@ -9,6 +9,7 @@ Without a journal runs live in memory, and end with it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -131,7 +132,8 @@ def _engine(journal: Journal | None) -> DaemonEngine:
     began_at = time.perf_counter()
     try:
         # Not in order: what is missing in the journal must reach nobody.
-        engine = DaemonEngine(journal, give_up=lambda: os._exit(_BROKEN))
+        with _collecting_nothing():
+            engine = DaemonEngine(journal, give_up=lambda: os._exit(_BROKEN))
     except (BrokenRecord, JournalUnusable) as error:
         raise CannotServe(f"the journal cannot be taken up, and is as it was: {error}") from None
     if journal is not None:
@@ -141,6 +143,18 @@ def _engine(journal: Journal | None) -> DaemonEngine:
             sum(there.gpus.values()), journal.path, time.perf_counter() - began_at,
         )  # fmt: skip
     return engine
+
+
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """What is made meanwhile is there to stay: the collector of cycles need not look at it, neither
+    now nor before the first answer."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _left_behind(engine: DaemonEngine) -> str:

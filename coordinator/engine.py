@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 from coordinator.chronicle import Chronicle
 from coordinator.core import census, effects, events
 from coordinator.core.errors import StaleIncarnation
+from coordinator.core.log_values import ReadLog
 from coordinator.core.machine import Machine
-from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId, RunSpec, RunView
+from coordinator.core.model import IncarnationId, MemberId, RunId, RunSpec, RunView
 from coordinator.durability import Commits, recover
 from coordinator.event_log import EventLog
 from coordinator.gpu_requests import GpuRequests
@@ -295,6 +296,7 @@ class Engine:
             case (
                 effects.SendStart()
                 | effects.SendStop()
+                | effects.DumpStack()
                 | effects.InspectGpus()
                 | effects.ClaimGpus()
             ):
@@ -312,6 +314,8 @@ class Engine:
                 self.gpus.refused(request_id, why)
             case effects.Granted() | effects.StandBy():
                 pass  # answers: the caller of ``feed`` has them
+            case effects.Restarted(restart=restart):
+                self.tallies.restarts[restart.cause.value] += 1
             case effects.Noted() | effects.GpuLeased() | effects.GpuFreed():
                 pass  # the chronicle's
             case _:

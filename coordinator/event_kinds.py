@@ -18,6 +18,9 @@ EVENTS_MISSED = "events.missed"
 
 RUN_CREATED = "run.created"
 RUN_FORMED = "run.formed"
+RUN_RESTARTING = "run.restarting"
+RUN_RESTARTED = "run.restarted"
+RUN_REFORMING = "run.reforming"
 RUN_STOPPING = "run.stopping"
 RUN_SUCCEEDED = "run.succeeded"
 RUN_FAILED = "run.failed"
@@ -53,6 +56,9 @@ KINDS: Mapping[str, str] = {
     EVENTS_MISSED: "whoever follows was too slow: some events are not kept any more",
     RUN_CREATED: "somebody asked for a run, which forms now",
     RUN_FORMED: "all of its members are there, and were told to start",
+    RUN_RESTARTING: "a member failed; all are told to stop, to start again if the cause allows it",
+    RUN_RESTARTED: "a failure is answered with a restart; the text has its cause",
+    RUN_REFORMING: "nothing of the last generation is left; the next one forms",
     RUN_STOPPING: "its members are told to stop; the text says why",
     RUN_SUCCEEDED: "all have ended, after completion",
     RUN_FAILED: "all have ended, after a failure; the text has the first cause",

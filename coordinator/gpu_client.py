@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from coordinator import gpu_wire, wire
+from coordinator import gpu_wire
 from coordinator.channels import channel
 from coordinator.client import CALL_TIMEOUT
 from coordinator.core.access import ClientTls
@@ -74,13 +74,13 @@ class GpuClient:
             request_id=request_id,
             holder=holder,
             wants=map(gpu_wire.want_to_pb, wants),
-            patience=wire.duration(patience),
+            patience=gpu_wire.duration(patience),
             timeout=patience + CALL_TIMEOUT,
         )
         grants = [
             (each.who, each.uuid, gpu_wire.token_from_pb(each.token)) for each in response.grants
         ]
-        return grants, wire.seconds(response.ttl)
+        return grants, gpu_wire.seconds(response.ttl)
 
     def renew(self, request_id: str, tokens: Iterable[LeaseToken]) -> None:
         """The holder is alive. Raises LeaseLost: whoever uses the GPUs must stop."""

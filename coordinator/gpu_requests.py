@@ -1,7 +1,9 @@
 """Direct use of the book of GPUs, and the calls that wait for its grants.
 
 A call that is cancelled, or whose client is gone, gives back its place in the queue; and what was
-granted in the same moment, because nobody has learned of it.
+granted in the same moment, because nobody has learned of it. The same request may be asked several
+times at once, by a client that comes back on another stream before its first one is known to have
+broken: it is given up when the last of those who ask is gone without an answer.
 """
 
 from __future__ import annotations
@@ -33,11 +35,10 @@ class GpuEvent:
 
 @dataclass(slots=True)
 class _Waiting:
-    """The calls that wait for one request. ``is_answered``: one of them has its answer."""
+    """The calls that wait for one request."""
 
     request: LeaseRequest
     calls: set[asyncio.Future[Acquired]] = field(default_factory=set)
-    is_answered: bool = False
 
 
 class GpuRequests:
@@ -54,7 +55,7 @@ class GpuRequests:
         self._clock = clock
         self._apply = apply
         self._waiting: dict[str, _Waiting] = {}
-        self._unlearned: dict[str, object] = {}  # granted, and who has not been answered yet
+        self._unanswered: dict[str, set[object]] = {}  # who asks for what nobody has learned of
         self.events: deque[GpuEvent] = deque(maxlen=KEPT_EVENTS)
 
     def use(self, use: Callable[[LeaseBook, float], _T]) -> _T:
@@ -68,68 +69,67 @@ class GpuRequests:
         """The requests that calls wait for."""
         return tuple(self._waiting)
 
-    async def acquire(self, request: LeaseRequest, asker: object = None) -> Acquired:
-        """Waits for all GPUs of the request, or none. Raises InvalidRun, UnknownGpu, and
-        GpusUnavailable when they were not to be had within its patience. ``asker``: whoever will
-        call ``learned`` or ``broken_off``; None: nobody."""
-        is_new = not self._book.holds(request.request_id)
+    async def acquire(self, request: LeaseRequest, asker: object) -> Acquired:
+        """Waits for all GPUs of the request, or none. ``asker`` calls ``learned`` or
+        ``broken_off`` in the end, unless this raises: InvalidRun, UnknownGpu, LeaseLost, and
+        GpusUnavailable when they were not to be had within its patience."""
         waiting = self._waiting.setdefault(request.request_id, _Waiting(request))
         call: asyncio.Future[Acquired] = asyncio.get_running_loop().create_future()
         waiting.calls.add(call)  # first, so that no grant is missed
         try:
-            granted = self.use(lambda book, now: book.acquire(request, now))
-            granted = granted or await call
-            waiting.is_answered = True  # also below: what is left is its holder's to give back
-            self._check_holds(request)
-            self._expect(request, asker if is_new and len(waiting.calls) == 1 else None)
+            granted = self.acquire_now(request, asker)
+            if granted is None:
+                granted = await call
+                self._check_holds(request)
             return granted
+        except BaseException:
+            self.broken_off(request, asker)
+            raise
         finally:
             waiting.calls.discard(call)
             if not waiting.calls:
                 del self._waiting[request.request_id]
-                if not waiting.is_answered:
-                    self.give_up(request)
 
     def acquire_now(self, request: LeaseRequest, asker: object) -> Acquired | None:
         """All GPUs of the request, if they are to be had without waiting; None: ``acquire`` it,
-        at once, because it has its place in the queue already. Raises InvalidRun, UnknownGpu,
-        LeaseLost."""
-        is_new = not self._book.holds(request.request_id)
-        granted = self.use(lambda book, now: book.acquire(request, now))
-        if granted is not None:
-            self._check_holds(request)
-            self._expect(request, asker if is_new else None)
+        at once, because it has its place in the queue already. Else as ``acquire``."""
+        # Who holds it knows of it, unless the first answers are still on their way.
+        is_known = self._book.holds(request.request_id)
+        if request.request_id in self._unanswered or not is_known:
+            self._unanswered.setdefault(request.request_id, set()).add(asker)
+        try:
+            granted = self.use(lambda book, now: book.acquire(request, now))
+            if granted is not None:
+                self._check_holds(request)
+        except BaseException:
+            self.broken_off(request, asker)
+            raise
         return granted
 
-    def _expect(self, request: LeaseRequest, asker: object) -> None:
-        """``asker`` None: others know of the grant, or may."""
-        if asker is None:
-            self._unlearned.pop(request.request_id, None)
-        else:
-            self._unlearned[request.request_id] = asker
-
-    def learned(self, request: LeaseRequest, asker: object) -> None:
-        """The answer has gone out: what was granted is its holder's to give back."""
-        if self._unlearned.get(request.request_id) is asker:
-            del self._unlearned[request.request_id]
+    def learned(self, request: LeaseRequest) -> None:
+        """An answer has gone out: what was granted is its holder's to give back."""
+        self._unanswered.pop(request.request_id, None)
 
     def broken_off(self, request: LeaseRequest, asker: object) -> None:
-        """The answer will never go out. Unless somebody else has asked for the same since, nobody
-        knows of the grant."""
-        if self._unlearned.get(request.request_id) is asker:
-            del self._unlearned[request.request_id]
-            self.give_up(request)
+        """The asker will never have an answer. If it was the last one, nobody knows of the grant,
+        and nobody waits for one."""
+        askers = self._unanswered.get(request.request_id)
+        if askers is None or asker not in askers:
+            return
+        askers.remove(asker)
+        if not askers:
+            del self._unanswered[request.request_id]
+            self._give_up(request)
 
     def _check_holds(self, request: LeaseRequest) -> None:
         if not self._book.holds(request.request_id):
+            self.learned(request)  # what is left of it is its holder's to give back
             raise LeaseLost(
                 f"the request {request.request_id} was granted before, and some of its leases "
                 "are over since: release what is left, and ask with another id"
             )
 
-    def give_up(self, request: LeaseRequest) -> None:
-        """Nobody waits for it any more, and nobody has learned of its grant."""
-
+    def _give_up(self, request: LeaseRequest) -> None:
         def give_up(book: LeaseBook, now: float) -> None:
             book.withdraw(request.request_id, now)
             for want in request.wants:

@@ -76,7 +76,7 @@ class GpuLeaseService(lease_grpc.GpuLeaseServiceServicer):
         except (asyncio.CancelledError, TfleaseError):  # its client will never know of the grant
             self._gpus.broken_off(wanted, asker)
             raise
-        self._gpus.learned(wanted, asker)
+        self._gpus.learned(wanted)
         return granted_to_pb(granted)
 
     async def UseGpus(self, request_iterator: Any, context: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import gpu_wire, status, wire
+from coordinator import gpu_wire, status
 from coordinator.calls import PRINCIPAL, scoped
 from coordinator.core.errors import InvalidRun, TfleaseError
 from coordinator.core.gpu import LeaseRequest
@@ -24,7 +24,7 @@ MOST_UNREAD = 1_000
 """Answers that a client has not read yet; until it does, no more questions are read."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Answer:
     """``grant``: the request whose grant it tells."""
 
@@ -48,7 +48,7 @@ class GpuStream:
         self._context = context
         self._renew = renew
         self._release = release
-        self._waiting: dict[asyncio.Task[None], LeaseRequest] = {}
+        self._waiting: dict[asyncio.Task[None], tuple[LeaseRequest, _Answer]] = {}
         self._answers: list[_Answer] = []
         self._being_written: list[_Answer] = []
         self._news = asyncio.Event()
@@ -102,7 +102,7 @@ class GpuStream:
         try:
             self._limiter.check("gpu_waits", len(self._waiting) + 1)
         except TfleaseError:
-            self._engine.gpus.give_up(request)
+            self._engine.gpus.broken_off(request, answer)
             raise
         self._wait(request, answer)
         return False
@@ -118,7 +118,7 @@ class GpuStream:
             self._answer(answer)
 
         task = asyncio.create_task(wait())
-        self._waiting[task] = request
+        self._waiting[task] = request, answer
         task.add_done_callback(lambda task: self._waiting.pop(task, None))
 
     def _answer(self, answer: _Answer) -> None:
@@ -137,7 +137,7 @@ class GpuStream:
                 await self._context.write(pb.UseGpusResponse(answers=messages))
                 for answer in self._being_written:
                     if answer.grant is not None:
-                        self._engine.gpus.learned(answer.grant, answer)
+                        self._engine.gpus.learned(answer.grant)
                 self._being_written = []
                 self._room.set()
         finally:
@@ -150,10 +150,8 @@ class GpuStream:
         for task in (writer, *waiting):
             task.cancel()
         await asyncio.gather(writer, *waiting, return_exceptions=True)
-        for task, request in waiting.items():
-            # Its client may have come back already, and ask again on another stream.
-            if task.cancelled() and request.request_id not in self._engine.gpus.waiting:
-                self._engine.gpus.give_up(request)
+        for request, answer in waiting.values():
+            self._engine.gpus.broken_off(request, answer)
         for answer in (*self._being_written, *self._answers):
             if answer.grant is not None:
                 self._engine.gpus.broken_off(answer.grant, answer)
@@ -167,7 +165,7 @@ def _refusal(error: TfleaseError) -> pb.GpuRefusal:
 
 def request_from_pb(request: pb.AcquireGpusRequest) -> LeaseRequest:
     """Raises InvalidRun."""
-    patience = wire.seconds(request.patience)
+    patience = gpu_wire.seconds(request.patience)
     if patience < 0:
         raise InvalidRun(f"patience={patience:g}: must be 0 or more")
     return LeaseRequest(
@@ -181,7 +179,7 @@ def request_from_pb(request: pb.AcquireGpusRequest) -> LeaseRequest:
 
 def granted_to_pb(acquired: Acquired) -> pb.AcquireGpusResponse:
     """All GPUs of a request."""
-    response = pb.AcquireGpusResponse(ttl=wire.duration(LEASE_TTL))
+    response = pb.AcquireGpusResponse(ttl=gpu_wire.duration(LEASE_TTL))
     for who, uuids in acquired.uuids.items():
         for uuid in uuids:
             token = gpu_wire.token_to_pb(acquired.tokens[uuid])

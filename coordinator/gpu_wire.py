@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordinator.core.errors import InvalidRun
@@ -16,7 +17,7 @@ from coordinator.core.gpu import (
     Want,
 )
 from coordinator.v1 import gpu_lease_service_pb2 as lease_pb
-from coordinator.v1 import model_pb2 as pb
+from coordinator.v1 import gpu_pb2 as pb
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 
 _PREFIX = "LEASE_STATE_"
@@ -150,3 +151,15 @@ def clean(text: str) -> str:
     """Paths and messages may hold bytes that are no UTF-8 (surrogates): a report is worth more
     than its exact text, and protobuf would refuse it."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def duration(seconds: float) -> Duration:
+    """Float seconds -> Duration."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def seconds(message: Duration) -> float:
+    """Duration -> float seconds."""
+    return message.ToNanoseconds() / 1e9

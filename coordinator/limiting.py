@@ -20,7 +20,8 @@ from coordinator.rates import Bucket
 
 STREAMS = frozenset({
     "RunService/WatchRun", "RunService/OwnRun", "ReservationService/Attend",
-    "EventService/WatchEvents", "GpuLeaseService/UseGpus",
+    "EventService/WatchEvents", "GpuLeaseService/UseGpus", "FileService/SendFiles",
+    "FileService/ReceiveFiles",
 })  # fmt: skip
 """Calls that stay open; a test holds it against the contract."""
 
@@ -30,6 +31,13 @@ _SIZES = {
 }
 _MESSAGE_SIZES = {"log_chunk": "message_bytes", "process_exited": "report_bytes"}
 """The limits of what is larger than ``request_bytes``: by call, and by a session's message."""
+
+_COUNTED = {
+    "ReservationService/Attend": "sessions",
+    "FileService/SendFiles": "file_senders",
+    "FileService/ReceiveFiles": "file_receivers",
+}
+"""The limits of streams that are counted by themselves."""
 
 _MESSAGE_UNIT = 4 * KIB
 """Bytes of a session's message that count as one message."""
@@ -46,6 +54,7 @@ _ADVICE = {
     "report_bytes": "send less at once",
     "gpu_patience": "ask for a shorter time, and again when it is over",
     "log_bytes_per_second": "ask again in a few seconds",
+    "file_bytes": "send it again in a few seconds",
     "commands": "read what the coordinator sends, and attend again",
 }
 _OTHERWISE = "close some that are not needed, or come again later"
@@ -86,8 +95,8 @@ class Limiter(Aspect):
     def begin(self, call: Call) -> None:
         if call.name in STREAMS:
             claims = [("streams_per_connection", call.peer)]
-            if call.name == "ReservationService/Attend":
-                claims.append(("sessions", ""))
+            if call.name in _COUNTED:
+                claims.append((_COUNTED[call.name], ""))
         else:
             claims = [("calls", "")]
             if call.name == "GpuLeaseService/AcquireGpus":
@@ -169,7 +178,7 @@ class Limiter(Aspect):
 class Pace:
     """How fast one session may be read."""
 
-    __slots__ = ("_clock", "_limiter", "_logs", "_messages")
+    __slots__ = ("_clock", "_files", "_limiter", "_logs", "_messages")
 
     def __init__(self, limiter: Limiter, clock: Callable[[], float]) -> None:
         limits = limiter.limits
@@ -179,6 +188,8 @@ class Pace:
         self._messages = Bucket(limits.messages_per_second, limits.message_burst, now)
         rate = limits.session_log_bytes_per_second
         self._logs = Bucket(rate, rate, now)
+        rate = limits.session_file_bytes_per_second
+        self._files = Bucket(rate, rate, now)
 
     def check(self, message: Any) -> None:
         """Raises LimitExceeded for a message that is too large for what it is."""
@@ -194,6 +205,12 @@ class Pace:
             size = 0
         delay = self._messages.take(1 + size // _MESSAGE_UNIT, now)
         await self._wait("messages_per_second", delay)
+
+    async def after_piece(self, size: int) -> None:
+        """The same for so many bytes of a file."""
+        now = self._clock()
+        await self._wait("session_file_bytes_per_second", self._files.take(size, now))
+        await self._wait("messages_per_second", self._messages.take(1, now))
 
     async def _wait(self, name: str, delay: float) -> None:
         if delay > 0:

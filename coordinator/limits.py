@@ -60,6 +60,9 @@ class Limits:
     followers: int = _limit(100, "calls that follow the record of events")
     gpu_waits: int = _limit(1_000, "calls that wait for GPUs")
     gpu_patience: float = _limit(7 * 86_400.0, "how long a call may wait for GPUs")
+    file_senders: int = _limit(20_000, "agents that send files")
+    file_receivers: int = _limit(500, "drivers that receive files")
+    file_bytes: int = _limit(64 * MIB, "pieces of files that wait for a slow driver, of all runs")
     log_readers_per_member: int = _limit(16, "calls that read the log of one member")
 
     # -- rates ------------------------------------------------------------------------------
@@ -68,6 +71,7 @@ class Limits:
     )
     message_burst: int = _limit(2_000, "messages of one session that may come at once")
     session_log_bytes_per_second: float = _limit(8.0 * MIB, "log that one session sends")
+    session_file_bytes_per_second: float = _limit(8.0 * MIB, "pieces of files that one agent sends")
     log_bytes_per_second: float = _limit(32.0 * MIB, "log that is read from all members together")
     commands: int = _limit(256, "commands that wait for a member that does not read them")
 

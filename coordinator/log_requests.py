@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 
 from coordinator.core.errors import LogUnavailable
-from coordinator.core.model import LogChunk, ReadLog
+from coordinator.core.log_values import LogChunk, ReadLog
 
 ANSWER_TIMEOUT = 5.0
 """Seconds that an agent has to read a piece of a file."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from coordinator import wire
 from coordinator.core.errors import InvalidReservation, LogUnavailable
-from coordinator.core.model import LogChunk, MemberView, RunId
+from coordinator.core.log_values import LogChunk
+from coordinator.core.model import MemberView, RunId
 from coordinator.engine import Engine
 from coordinator.limiting import Limiter
 from coordinator.log_requests import wanted_bytes
@@ -31,7 +33,7 @@ class LogService(log_grpc.LogServiceServicer):
         member = members[wanted]
         session = self._engine.session(run_id, member.incarnation)
         if session is None or member.phase.has_ended:  # its agent is about to leave
-            return wire.log_chunk_to_pb(_what_is_left(member))
+            return wire.log_chunk_to_pb(_of(member, _what_is_left(member)))
         offset = request.offset if request.HasField("offset") else None
         size = wanted_bytes(request.max_bytes)
         await self._limiter.log_turn(size)
@@ -41,7 +43,12 @@ class LogService(log_grpc.LogServiceServicer):
             came = len(chunk.data)
         finally:
             self._limiter.log_spared(size - came)
-        return wire.log_chunk_to_pb(chunk)
+        return wire.log_chunk_to_pb(_of(member, chunk))
+
+
+def _of(member: MemberView, chunk: LogChunk) -> LogChunk:
+    """With whose log it is: an attempt's that comes in between has another one."""
+    return replace(chunk, incarnation=member.incarnation or "")
 
 
 def _what_is_left(member: MemberView) -> LogChunk:

@@ -6,7 +6,7 @@ Its callers see domain values and ``TfleaseError``s, never protobuf or ``grpc.Rp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,8 +21,12 @@ from coordinator.core import model
 from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
+from coordinator.core.log_values import LogChunk, ReadLog
+from coordinator.core.stall_timeouts import Section
+from coordinator.file_sender import FileSending
 from coordinator.security import call_metadata
 from coordinator.status import error_from_rpc
+from coordinator.stream_errors import STREAM_IS_OVER, explain
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
 from coordinator.v1 import reservation_service_pb2_grpc as reservation_grpc
 
@@ -55,11 +59,17 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the process; ``grace`` in seconds."""
+    """Stop the process; ``grace`` in seconds. ``again``: another attempt is likely to follow."""
 
     generation: int
     reason: str
     grace: float
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStack:
+    """Tell where the threads of the process stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +90,28 @@ class ClaimGpus:
     grants: Mapping[str, LeaseToken]
 
 
-Command = Acknowledged | Start | Stop | model.ReadLog | InspectGpus | ClaimGpus
+Unpack = Callable[[bytes], Mapping[str, tuple[str, ...]]]
+
+Command = Acknowledged | Start | Stop | DumpStack | ReadLog | InspectGpus | ClaimGpus
 
 
 class ReservationClient:
     """A member's view of the coordinator, on a connection of its own: gRPC lets all channels of
-    a process to one server share one, unless told. Use inside a running event loop."""
+    a process to one server share one, unless told. Use inside a running event loop. ``unpack``:
+    how a cluster spec is read."""
 
-    def __init__(self, address: str, token: str, tls: ClientTls | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        tls: ClientTls | None = None,
+        unpack: Unpack = wire.unpack_cluster_spec,
+    ) -> None:
         own = [("grpc.use_local_subchannel_pool", 1)]
         self._channel = aio_channel(address, tls, own)
         self._stub = reservation_grpc.ReservationServiceStub(self._channel)
         self._metadata = call_metadata(token)
+        self._unpack = unpack
 
     async def reserve(
         self,
@@ -123,9 +143,9 @@ class ReservationClient:
         return Reservation(
             is_granted=response.outcome == reservation_pb.ReserveResponse.OUTCOME_GRANTED,
             holder=response.holder,
-            retry_delay=wire.seconds(response.retry_delay),
-            beat_interval=wire.seconds(response.beat_interval),
-            fence_timeout=wire.seconds(response.fence_timeout),
+            retry_delay=gpu_wire.seconds(response.retry_delay),
+            beat_interval=gpu_wire.seconds(response.beat_interval),
+            fence_timeout=gpu_wire.seconds(response.fence_timeout),
         )
 
     def attend(
@@ -139,18 +159,17 @@ class ReservationClient:
         hello = reservation_pb.AgentHello(
             run_id=run_id, member=wire.member_id_to_pb(member), incarnation=incarnation
         )
-        return Attendance(stream, hello)
+        return Attendance(stream, hello, self._unpack)
+
+    def send_files(
+        self, run_id: model.RunId, member: model.MemberId, incarnation: model.IncarnationId
+    ) -> FileSending:
+        """A stream of files, on the same connection; enter it to say hello."""
+        return FileSending(self._channel, self._metadata, run_id, member, incarnation)
 
     async def close(self) -> None:
         """Open sessions end."""
         await self._channel.close()
-
-
-_SESSION_IS_OVER = (
-    grpc.aio.AioRpcError,
-    asyncio.InvalidStateError,  # a write after the end
-    asyncio.CancelledError,  # this side ended the stream: the client was closed
-)
 
 
 class Attendance:
@@ -160,8 +179,14 @@ class Attendance:
     when the session is over; attach again after the last of these.
     """
 
-    def __init__(self, stream: Any, hello: reservation_pb.AgentHello) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        hello: reservation_pb.AgentHello,
+        unpack: Unpack = wire.unpack_cluster_spec,
+    ) -> None:
         self._stream = stream
+        self._unpack = unpack
         self._hello = hello
         self._writing = asyncio.Lock()  # a stream takes one message at a time
 
@@ -182,28 +207,8 @@ class Attendance:
         async with self._writing:
             try:
                 await self._stream.write(request)
-            except _SESSION_IS_OVER as error:
-                raise await self._explain(error) from None
-
-    async def _explain(self, error: BaseException) -> BaseException:
-        """The one error tree for the three ways in which grpc tells that a stream is over."""
-        task = asyncio.current_task()
-        if isinstance(error, grpc.aio.AioRpcError):
-            return error_from_rpc(error)
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            return error  # it is the caller who was cancelled, not the stream
-        if not self._stream.done() or self._stream.cancelled():
-            return CoordinatorUnavailable("this side has ended the session")
-        if await self._stream.code() is grpc.StatusCode.OK:
-            return CoordinatorUnavailable("the coordinator has ended the session")
-        return error_from_rpc(
-            grpc.aio.AioRpcError(
-                await self._stream.code(),
-                await self._stream.initial_metadata(),
-                await self._stream.trailing_metadata(),
-                await self._stream.details(),
-            )
-        )
+            except STREAM_IS_OVER as error:
+                raise await explain(self._stream, error) from None
 
     async def heartbeat(self, sequence: int, leases: Iterable[LeaseToken] = ()) -> None:
         """Renews the leases, too."""
@@ -232,10 +237,22 @@ class Attendance:
         await self._send(sequence, main_entered=reservation_pb.MainEntered(generation=generation))
 
     async def progress(
-        self, sequence: int, generation: int, step: int, metrics: Mapping[str, float]
+        self,
+        sequence: int,
+        generation: int,
+        step: int,
+        metrics: Mapping[str, float],
+        section: Section = Section.STEP,
     ) -> None:
-        message = reservation_pb.Progress(generation=generation, step=step, metrics=metrics)
+        message = reservation_pb.Progress(
+            generation=generation, step=step, metrics=metrics, section=f"SECTION_{section.name}"
+        )
         await self._send(sequence, progress=message)
+
+    async def stack_dumped(self, sequence: int, text: str) -> None:
+        """The answer to ``DumpStack``."""
+        dumped = reservation_pb.StackDumped(text=gpu_wire.clean(text))
+        await self._send(sequence, stack_dumped=dumped)
 
     async def process_exited(
         self, sequence: int, generation: int, report: model.ExitReport
@@ -243,7 +260,7 @@ class Attendance:
         message = reservation_pb.ProcessExited(generation=generation, exit=wire.exit_to_pb(report))
         await self._send(sequence, process_exited=message)
 
-    async def log_chunk(self, request_id: str, chunk: model.LogChunk) -> None:
+    async def log_chunk(self, request_id: str, chunk: LogChunk) -> None:
         """The answer to a ``ReadLog``; not numbered, because it is not sent again."""
         message = reservation_pb.LogChunk(
             request_id=request_id, offset=chunk.offset or 0, data=chunk.data, size=chunk.size
@@ -267,11 +284,14 @@ class Attendance:
                     case "acknowledgement":
                         yield Acknowledged(response.acknowledgement.sequence)
                     case "start":
-                        spec = wire.unpack_cluster_spec(response.start.cluster_spec_zlib)
+                        spec = self._unpack(response.start.cluster_spec_zlib)
                         yield Start(response.start.generation, spec)
                     case "stop":
-                        grace = wire.seconds(response.stop.grace)
-                        yield Stop(response.stop.generation, response.stop.reason, grace)
+                        grace = gpu_wire.seconds(response.stop.grace)
+                        told = response.stop
+                        yield Stop(told.generation, told.reason, grace, told.again)
+                    case "dump_stack":
+                        yield DumpStack()
                     case "inspect_gpus":
                         look = response.inspect_gpus
                         uuids = tuple(look.uuids)
@@ -282,8 +302,8 @@ class Attendance:
                     case "read_log":
                         asked = response.read_log
                         offset = asked.offset if asked.HasField("offset") else None
-                        yield model.ReadLog(asked.request_id, offset, asked.max_bytes)
+                        yield ReadLog(asked.request_id, offset, asked.max_bytes)
                     case _:
                         continue  # a command newer than this agent
-        except _SESSION_IS_OVER as error:
-            raise await self._explain(error) from None
+        except STREAM_IS_OVER as error:
+            raise await explain(self._stream, error) from None

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from coordinator.core import effects
-from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId
+from coordinator.core.log_values import ReadLog
+from coordinator.core.model import IncarnationId, MemberId, RunId
 
 Command = effects.Command | ReadLog
 

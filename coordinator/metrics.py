@@ -61,6 +61,10 @@ class CoordinatorCollector(Collector):
             float(not snapshot.not_ready),
         )  # fmt: skip
         yield from _of_things(snapshot)
+        yield _counter(
+            "tflease_restarts", "Restarts of gangs or single members, by the failure's cause.",
+            "cause", self._tallies.restarts.copy(),
+        )  # fmt: skip
         yield from _of_calls(self._tallies)
         yield from _of_journal(snapshot, self._tallies)
 

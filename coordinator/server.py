@@ -19,6 +19,8 @@ from coordinator.core.model import Endpoint
 from coordinator.durability import DurableAnswers
 from coordinator.engine import Engine
 from coordinator.event_service import EventService
+from coordinator.file_relay import FileRelay
+from coordinator.file_service import FileService
 from coordinator.gpu_service import GpuLeaseService
 from coordinator.limiting import Limiter
 from coordinator.limits import Limits, connections_within
@@ -28,6 +30,8 @@ from coordinator.service import ReservationService, RunService
 from coordinator.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
+    file_service_pb2,
+    file_service_pb2_grpc,
     gpu_lease_service_pb2,
     gpu_lease_service_pb2_grpc,
     log_service_pb2,
@@ -87,6 +91,7 @@ SERVICE_NAMES = (
     log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
     gpu_lease_service_pb2.DESCRIPTOR.services_by_name["GpuLeaseService"].full_name,
     event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
+    file_service_pb2.DESCRIPTOR.services_by_name["FileService"].full_name,
 )
 
 
@@ -127,6 +132,10 @@ class Server:
         )
         event_service_pb2_grpc.add_EventServiceServicer_to_server(
             EventService(engine), self._server
+        )
+        self.files = FileRelay()
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(
+            FileService(engine, self.limiter, self.files), self._server
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

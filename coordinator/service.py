@@ -9,19 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 
-from coordinator import gpu_wire, wire
+from coordinator import gpu_wire, restart_wire, wire
 from coordinator.calls import PRINCIPAL, scoped
 from coordinator.core import effects, events
 from coordinator.core.access import Principal, Role
 from coordinator.core.errors import CoordinatorUnavailable, InvalidReservation, InvalidRun
-from coordinator.core.model import (
-    IncarnationId,
-    LogChunk,
-    ReadLog,
-    RunId,
-    Slots,
-    TaskState,
-)
+from coordinator.core.log_values import LogChunk, ReadLog
+from coordinator.core.model import IncarnationId, RunId, Slots, TaskState
 from coordinator.engine import Engine
 from coordinator.limiting import Limiter
 from coordinator.member_session import Command, MemberSession
@@ -102,7 +96,8 @@ class RunService(run_grpc.RunServiceServicer):
             for task in request.tasks
         }
         slots = Slots(request.total_slots, request.busy_slots)
-        self._engine.feed(events.SchedulingReported(RunId(request.run_id), slots, tasks))
+        run_id, restarts = RunId(request.run_id), request.restart_count
+        self._engine.feed(events.SchedulingReported(run_id, slots, tasks, restarts))
         return run_pb.ReportSchedulingResponse()
 
     async def ReportTaskEnd(
@@ -125,7 +120,10 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
     def __init__(self, engine: Engine, limiter: Limiter) -> None:
         self._engine = engine
         self._limiter = limiter
-        self._packed: tuple[object, bytes] = (None, b"")
+        self._start: tuple[object, reservation_pb.AttendResponse] = (
+            None,
+            reservation_pb.AttendResponse(),
+        )
 
     async def Reserve(
         self, request: reservation_pb.ReserveRequest, context: Any
@@ -145,8 +143,8 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
         )
         spec = self._engine.spec(run_id)
         response = reservation_pb.ReserveResponse(
-            beat_interval=wire.duration(spec.beat_interval),
-            fence_timeout=wire.duration(spec.fence_timeout),
+            beat_interval=gpu_wire.duration(spec.beat_interval),
+            fence_timeout=gpu_wire.duration(spec.fence_timeout),
         )
         match done[0]:
             case effects.Granted():
@@ -154,7 +152,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
             case effects.StandBy(holder=holder, delay=delay):
                 response.outcome = reservation_pb.ReserveResponse.OUTCOME_STAND_BY
                 response.holder = holder
-                response.retry_delay.CopyFrom(wire.duration(delay))
+                response.retry_delay.CopyFrom(gpu_wire.duration(delay))
             case other:
                 raise AssertionError(f"a reservation was answered by {other!r}")
         return response
@@ -200,6 +198,7 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 session.writer.add_done_callback(session.forget_writer)
 
         session.on_news = write_beside
+        is_heard = True
         try:
             async with asyncio.timeout(None) as until:
                 session.on_end = lambda: until.reschedule(0.0)  # now
@@ -208,13 +207,17 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
             if session.is_overfull:
                 most = self._limiter.limits.commands
                 raise self._limiter.exceeded("commands", most + 1, most) from None
+        except asyncio.CancelledError:  # the call is gone, and gRPC takes no more words for it
+            is_heard = False
+            raise
         finally:
             session.on_news = session.on_end = lambda: None
             with suppress(TimeoutError):  # a member that does not read
                 async with asyncio.timeout(0.0 if session.is_overfull else LAST_WORDS):
                     if session.writer is not None:
                         await asyncio.gather(session.writer, return_exceptions=True)
-                    await self._write_all(session, context)
+                    if is_heard:
+                        await self._write_all(session, context)
 
     async def _read(self, session: MemberSession, context: Any) -> None:
         """The one task of a session, as long as all goes well: there may be ten thousand."""
@@ -289,12 +292,13 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
             )
             return reservation_pb.AttendResponse(read_log=question)
         if isinstance(command, effects.SendStart):
-            if self._packed[0] is not command.spec:
-                self._packed = (command.spec, wire.pack_cluster_spec(command.spec))
-            start = reservation_pb.StartCommand(
-                generation=command.generation, cluster_spec_zlib=self._packed[1]
-            )
-            return reservation_pb.AttendResponse(start=start)
+            if self._start[0] is not command.spec:  # the same for all members of a generation
+                start = reservation_pb.StartCommand(
+                    generation=command.generation,
+                    cluster_spec_zlib=wire.pack_cluster_spec(command.spec),
+                )
+                self._start = (command.spec, reservation_pb.AttendResponse(start=start))
+            return self._start[1]
         if isinstance(command, effects.InspectGpus):
             inspect = reservation_pb.InspectGpusCommand(
                 number=command.number, coordinator_id=command.coordinator_id, uuids=command.uuids
@@ -305,10 +309,13 @@ class ReservationService(reservation_grpc.ReservationServiceServicer):
                 number=command.number, grants=gpu_wire.grants_to_pb(command.grants)
             )
             return reservation_pb.AttendResponse(claim_gpus=claim)
+        if isinstance(command, effects.DumpStack):
+            return reservation_pb.AttendResponse(dump_stack=reservation_pb.DumpStackCommand())
         stop = reservation_pb.StopCommand(
             generation=command.generation,
             reason=command.reason,
-            grace=wire.duration(command.grace),
+            grace=gpu_wire.duration(command.grace),
+            again=command.again,
         )
         return reservation_pb.AttendResponse(stop=stop)
 
@@ -334,6 +341,8 @@ def _event_from(
             return events.ProcessReady(*who)
         case "main_entered":
             return events.MainEntered(*who, generation=message.main_entered.generation)
+        case "stack_dumped":
+            return events.StackDumped(*who, text=message.stack_dumped.text)
         case "progress":
             progress = message.progress
             return events.ProgressMade(
@@ -341,6 +350,7 @@ def _event_from(
                 generation=progress.generation,
                 step=progress.step,
                 metrics=dict(progress.metrics),
+                section=restart_wire.section_from_pb(progress.section),
             )
         case "process_exited":
             ended = message.process_exited

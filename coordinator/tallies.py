@@ -49,6 +49,8 @@ class Tallies:
         self.open_calls: Counter[str] = Counter()
         self.durations: defaultdict[str, Distribution] = defaultdict(Distribution)
         """Of calls that are one question and one answer, in seconds."""
+        self.restarts: Counter[str] = Counter()
+        """By the cause of the failure."""
         self.beats = 0
         self.beat_answers = Distribution()
         """From a beat's arrival to its acknowledgement's writing."""

@@ -10,12 +10,10 @@ import enum
 import zlib
 from typing import Literal, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
-
-from coordinator import gpu_wire
-from coordinator.core import model
+from coordinator import gpu_wire, restart_wire
+from coordinator.core import log_values, model
 from coordinator.core.errors import InvalidReservation, InvalidRun
-from coordinator.gpu_wire import clean, timestamp, unix
+from coordinator.gpu_wire import clean, duration, seconds, timestamp, unix
 from coordinator.v1 import log_service_pb2 as log_pb
 from coordinator.v1 import model_pb2 as pb
 from coordinator.v1 import reservation_service_pb2 as reservation_pb
@@ -28,18 +26,6 @@ MemberMessage = pb.Member
 
 MAX_CLUSTER_SPEC_BYTES = 64 * 1024 * 1024
 """A compressed spec that unpacks to more is refused."""
-
-
-def duration(seconds: float) -> Duration:
-    """Float seconds -> Duration."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
-def seconds(message: Duration) -> float:
-    """Duration -> float seconds."""
-    return message.ToNanoseconds() / 1e9
 
 
 def _known(kind: type[E], wrapper: object, number: int, prefix: str) -> E | None:
@@ -98,14 +84,16 @@ def executor_from_pb(message: pb.ExecutorInfo) -> model.ExecutorInfo:
 
 
 def endpoint_to_pb(endpoint: model.Endpoint) -> pb.Endpoint:
-    return pb.Endpoint(host=endpoint.host, port=endpoint.port)
+    return pb.Endpoint(host=endpoint.host, port=endpoint.port, feed_port=endpoint.feed_port)
 
 
 def endpoint_from_pb(message: pb.Endpoint) -> model.Endpoint:
     """Raises InvalidReservation when it cannot be an address."""
     if not message.host or not 0 < message.port < 65536:
         raise InvalidReservation(f"not an endpoint: {message.host!r}:{message.port}")
-    return model.Endpoint(message.host, message.port)
+    if not 0 <= message.feed_port < 65536:
+        raise InvalidReservation(f"not a port to be fed at: {message.feed_port}")
+    return model.Endpoint(message.host, message.port, message.feed_port)
 
 
 def exit_to_pb(report: model.ExitReport) -> pb.ExitReport:
@@ -170,6 +158,7 @@ def member_to_pb(view: model.MemberView, wall_offset: float) -> pb.Member:
         scheduling=f"failed: {task.message}" if task.failed else scheduling,
         gpus=view.gpus,
         gpu_obstacles=map(clean, view.gpu_obstacles),
+        section=_name(view.section, "SECTION_"),
     )
 
 
@@ -194,6 +183,7 @@ def member_from_pb(message: pb.Member) -> model.MemberView:
         metrics=dict(message.metrics),
         gpus=tuple(message.gpus),
         gpu_obstacles=tuple(message.gpu_obstacles),
+        section=restart_wire.section_from_pb(message.section),
     )
 
 
@@ -217,6 +207,8 @@ def spec_to_pb(spec: model.RunSpec) -> pb.RunSpec:
         python_version=spec.python_version,
         tflease_version=spec.tflease_version,
         owner_timeout=None if spec.owner_timeout is None else duration(spec.owner_timeout),
+        restart=restart_wire.policy_to_pb(spec.restart),
+        stall=restart_wire.stall_to_pb(spec.stall),
     )
 
 
@@ -268,6 +260,12 @@ def spec_from_pb(message: pb.RunSpec) -> model.RunSpec:
         python_version=message.python_version,
         tflease_version=message.tflease_version,
         owner_timeout=seconds(message.owner_timeout) if message.HasField("owner_timeout") else None,
+        restart=restart_wire.policy_from_pb(message.restart),
+        stall=(
+            restart_wire.stall_from_pb(message.stall)
+            if message.HasField("stall")
+            else defaults.stall
+        ),
     )
 
 
@@ -305,6 +303,11 @@ def run_to_pb(view: model.RunView, wall_offset: float) -> pb.Run:
         revision=view.revision,
         create_time=timestamp(view.created_at + wall_offset),
         settled=view.settled,
+        restarts=[restart_wire.restart_to_pb(each, wall_offset) for each in view.restarts],
+        restart_count=view.restart_count,
+        restart_time=(
+            None if view.restart_at is None else timestamp(view.restart_at + wall_offset)
+        ),
     )
 
 
@@ -323,19 +326,24 @@ def run_from_pb(message: pb.Run) -> model.RunView:
         stop_reason=message.stop_reason,
         settled=message.settled,
         diagnosis=tuple(message.diagnosis),
+        restarts=tuple(map(restart_wire.restart_from_pb, message.restarts)),
+        restart_count=message.restart_count,
+        restart_at=unix(message.restart_time) if message.HasField("restart_time") else None,
     )
 
 
 # -- logs ------------------------------------------------------------------------------------
 
 
-def log_chunk_to_pb(chunk: model.LogChunk) -> log_pb.ReadLogResponse:
-    return log_pb.ReadLogResponse(offset=chunk.offset, data=chunk.data, size=chunk.size)
+def log_chunk_to_pb(chunk: log_values.LogChunk) -> log_pb.ReadLogResponse:
+    return log_pb.ReadLogResponse(
+        offset=chunk.offset, data=chunk.data, size=chunk.size, incarnation=chunk.incarnation
+    )
 
 
-def log_chunk_from_pb(message: log_pb.ReadLogResponse) -> model.LogChunk:
+def log_chunk_from_pb(message: log_pb.ReadLogResponse) -> log_values.LogChunk:
     offset = message.offset if message.HasField("offset") else None
-    return model.LogChunk(offset, message.data, message.size)
+    return log_values.LogChunk(offset, message.data, message.size, message.incarnation)
 
 
 # -- cluster specs ---------------------------------------------------------------------------

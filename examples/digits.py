@@ -1,7 +1,8 @@
-"""The demo: train on a real Spark cluster, three ways, and leave nothing behind.
+"""The demo: train on a real Spark cluster, four ways, and leave nothing behind.
 
     make demo            or            python -m examples.digits
     make demo KILL=1     or            python -m examples.digits --kill-parameter-server-parent
+    make demo DEMO_ARGS=--kill-worker
 
 A Spark cluster with separate executor processes is started on this machine. Then scikit-learn's
 handwritten digits are learnt, one after the other in the same session,
@@ -9,10 +10,12 @@ handwritten digits are learnt, one after the other in the same session,
 - with a chief, two workers and a parameter server (``digits_training.py``),
 - by two workers in step, with a training loop of their own (``digits_sync.py``),
 - by a chief and a worker in step with ``model.fit``, followed by an evaluator (``digits_fit.py``),
+- by two workers in step on rows that Spark feeds (``digits_feed.py``),
 
 and each saved model is loaded afresh in a new process and judged on images that training never
 saw. With KILL=1 the first is trained only, and the Spark task above its parameter server is killed
-halfway: see ``digits_kill.py``.
+halfway: see ``digits_kill.py``. With --kill-worker the second is trained only, a worker's process
+is killed, and the run goes on from its last checkpoint: see ``digits_restart.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,6 +34,7 @@ from rich.table import Table
 
 from coordinator import TfleaseError
 from examples.digits_kill import kill_parameter_server_parent
+from examples.digits_restart import train_through_a_kill
 from examples.digits_run import (
     REQUIRED_ACCURACY,
     TRAININGS,
@@ -54,16 +58,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = [each.name for each in TRAININGS]
     parser.add_argument("--only", choices=names, help="run this training alone")
     parser.add_argument(
-        "--steps", type=int, help="gradient steps of each training (default: 1200 ps, 500 others)"
+        "--steps",
+        type=int,
+        help="gradient steps of each training that counts them (default: 1200 ps, 500 others)",
     )
     parser.add_argument(
-        "--model-dir", help="where to save the models, a folder each (default: a temporary one)"
+        "--model-dir",
+        help="where to save the models, a folder each (default: a temporary one); a training that "
+        "finds checkpoints there goes on from them",
     )
     parser.add_argument(
         "--kill-parameter-server-parent",
         action="store_true",
         help="kill the Spark task above the parameter server halfway, show what happens to every "
         "process, and train again",
+    )
+    parser.add_argument(
+        "--kill-worker",
+        action="store_true",
+        help="kill the process of a synchronous worker in mid-training, in a run that restarts",
     )
     options = parser.parse_args(arguments)
     if options.steps is not None and options.steps < 1:
@@ -72,6 +85,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if options.only not in (None, "ps"):
             parser.error("--kill-parameter-server-parent needs the training with one: --only ps")
         options.only = "ps"
+    if options.kill_worker:
+        if options.only not in (None, "sync"):
+            parser.error("--kill-worker needs the training of its example: --only sync")
+        options.only = "sync"
     return options
 
 
@@ -91,7 +108,8 @@ def main() -> int:
         try:
             if options.kill_parameter_server_parent:
                 complaints += kill_parameter_server_parent(spark, chosen[0], model_dir, console)
-            outcomes = train_all(spark, chosen, model_dir, options.steps, console)
+            way = train_through_a_kill if options.kill_worker else train
+            outcomes = train_all(spark, chosen, model_dir, options.steps, console, way)
         except TfleaseError as error:
             console.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
             return 1
@@ -99,13 +117,19 @@ def main() -> int:
 
 
 def train_all(
-    spark: Any, chosen: Sequence[Training], model_dir: str, steps: int | None, console: Console
+    spark: Any,
+    chosen: Sequence[Training],
+    model_dir: str,
+    steps: int | None,
+    console: Console,
+    way: Callable[..., Outcome] = train,
 ) -> list[Outcome]:
-    """One training after the other; then all models are evaluated in one new process."""
+    """One training after the other, in this way; then all models are evaluated in one new
+    process."""
     outcomes = []
     for each in chosen:
         console.print(f"\n[bold]{each.title}[/bold]")
-        outcomes.append(train(spark, each, model_dir, steps, console))
+        outcomes.append(way(spark, each, model_dir, steps, console))
     console.print("\n[bold]load what was saved afresh and evaluate it[/bold] ...")
     evaluate(outcomes)
     return outcomes

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from coordinator import Roles, TFCluster
+from coordinator import InputMode, Roles, TFCluster
 from coordinator.core.model import Role
 from coordinator.spark.results import RunResult
-from examples import digits_fit, digits_sync, digits_training
+from examples import digits_feed, digits_fit, digits_sync, digits_training
 from examples.live_view import LiveView
 from executor_agent import claims, member_directory, processes, spark_chain
 from executor_agent.core.supervision import MARKER_VARIABLE
@@ -36,6 +36,9 @@ class Training:
     roles: Roles
     library: str = "keras"
     options: Mapping[str, Any] = field(default_factory=dict)
+    rows: Callable[[Any], Any] | None = None
+    """Of a training that Spark feeds: what with, made from the session."""
+    epochs: int = 0
 
     @property
     def members(self) -> str:
@@ -67,6 +70,15 @@ TRAININGS = (
         library="tf_keras",
         # Time to judge what the chief saved last, on a machine that is busy with other things.
         options={"grace": {"evaluator": 60}},
+    ),
+    Training(
+        "feed",
+        "MultiWorkerMirroredStrategy, rows fed by Spark",
+        digits_feed.train_fed,
+        Roles(worker=2),
+        options={"input_mode": InputMode.SPARK},
+        rows=digits_feed.images,
+        epochs=digits_feed.EPOCHS,
     ),
 )
 
@@ -123,6 +135,8 @@ def train(
         with cluster:
             console.print("train ...")
             with outcome.timed("train"):
+                if training.rows is not None:
+                    console.print(cluster.train(training.rows(spark), training.epochs).summary)
                 result = cluster.wait()
             with outcome.timed("shut down"):
                 cluster.shutdown()

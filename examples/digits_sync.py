@@ -4,14 +4,16 @@
 time. `MultiWorkerMirroredStrategy` keeps a copy of the variables on each worker and sums the
 gradients over all workers in every step, so that the copies stay the same.
 
-Three things differ from a program for one machine:
+Four things differ from a program for one machine:
 
 - The optimizer is built inside the scope, before the first step: its variables are mirrored too.
+- It begins where the latest checkpoint was taken, if there is one: after a restart of the run, or
+  after an earlier run with the same `model_dir`.
 - Nobody may leave the loop alone: the others would wait for its gradients. So the workers agree
   on when to stop, as they agree on everything else: by summing.
-- Everybody calls `model.save`, which may have to gather values from all; the place differs. The
-  first worker's file is the model, the others' go to scratch. (`ctx.is_chief`: where a cluster
-  has no chief, that is worker 0.)
+- Everybody saves, which may have to gather values from all; the place differs. The first worker's
+  files are the checkpoint and the model, the others' go to scratch. (`ctx.is_chief`: where a
+  cluster has no chief, that is worker 0.)
 
 Keras 3's `fit` does not work with this strategy; its layers and optimizers do. For `fit` see
 `digits_fit.py`.
@@ -22,6 +24,7 @@ from pathlib import Path
 BATCH_SIZE = 64  # of all workers together
 STEPS = 500
 STEPS_PER_CALL = 25  # steps between two looks at the loss and at `ctx.should_stop`
+STEPS_PER_CHECKPOINT = 100  # what a restart may cost
 
 
 def train_in_step(args, ctx):
@@ -32,7 +35,8 @@ def train_in_step(args, ctx):
         ctx: this member's context. The first worker saves to its `model_dir`.
 
     Returns:
-        {"steps", "loss", "weights": a number that is the same where all weights are, "model_path"}.
+        {"steps", "loss", "weights": a number that is the same where all weights are, "model_path",
+        "began_at": the step of the checkpoint that it went on from, 0 without one}.
     """
     import keras
     import tensorflow as tf
@@ -46,6 +50,13 @@ def train_in_step(args, ctx):
         optimizer = keras.optimizers.Adam(learning_rate=0.002)
         optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+    if latest := ctx.latest_checkpoint():
+        checkpoint.restore(latest).assert_existing_objects_matched()
+    checkpoints = tf.train.CheckpointManager(
+        checkpoint, ctx.checkpoint_dir if ctx.is_chief else ctx.local_dir, max_to_keep=2
+    )
 
     def part_of_the_data(workers):  # every second image where there are two
         (images, labels), _ = load_digits()
@@ -74,15 +85,25 @@ def train_in_step(args, ctx):
         return strategy.reduce("SUM", loss, axis=None), strategy.reduce("SUM", told, axis=None)
 
     steps = args.get("steps") or STEPS
-    done, loss, told = 0, float("nan"), 0.0
+    began_at = done = int(optimizer.iterations.numpy())
+    loss, told = float("nan"), 0.0
     while done < steps and not told:
         mine = tf.constant(1.0 if ctx.should_stop else 0.0)
         loss, told = (float(value) for value in train_steps(mine))
         done += STEPS_PER_CALL
         ctx.report_progress(done, loss=loss)
+        if told or done % STEPS_PER_CHECKPOINT == 0:
+            with ctx.section("checkpoint"):
+                checkpoints.save(checkpoint_number=done)
 
     path = Path(ctx.model_dir if ctx.is_chief else ctx.local_dir) / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save(path)
     weights = sum(float(tf.norm(variable)) for variable in model.trainable_variables)
-    return {"steps": done, "loss": loss, "weights": weights, "model_path": str(path)}
+    return {
+        "steps": done,
+        "loss": loss,
+        "weights": weights,
+        "model_path": str(path),
+        "began_at": began_at,
+    }

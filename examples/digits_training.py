@@ -5,7 +5,8 @@ tflease adds is `ctx`; all the rest is plain TensorFlow:
 
 - The variables live on the parameter servers (ps), spread over them if there are several.
 - Workers compute gradients on their batches and apply them, each at its own pace.
-- The chief hands out the work, watches the loss and saves the model at the end.
+- The chief hands out the work and watches the loss. Now and then it saves a checkpoint, at the end
+  the model; it begins where the latest checkpoint was taken, if there is one.
 
 Keras 3 gives layers and optimizers; its `fit` does not know `ParameterServerStrategy`, so the
 training loop is written out.
@@ -16,6 +17,7 @@ from pathlib import Path
 BATCH_SIZE = 64
 STEPS = 1200  # gradient steps in all, by all workers together: about 53 epochs
 STEPS_PER_CALL = 20  # steps a worker takes before the chief hears of it again
+STEPS_PER_CHECKPOINT = 200  # what a restart may cost
 
 
 def train_digits(args, ctx):
@@ -26,7 +28,8 @@ def train_digits(args, ctx):
         ctx: this member's context. The chief saves to its `model_dir`.
 
     Returns:
-        From the chief: {"steps", "loss", "model_path"}; None from the others.
+        From the chief: {"steps", "loss", "model_path", "began_at": the step of the checkpoint that
+        it went on from, 0 without one}; None from the others.
     """
     if ctx.job_name in ("ps", "worker"):
         return ctx.serve_forever()
@@ -48,6 +51,12 @@ def coordinate(args, ctx):
         optimizer = keras.optimizers.Adam(learning_rate=0.002)
         optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    # The parameter servers write their variables themselves: all reach `model_dir`.
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+    if latest := ctx.latest_checkpoint():
+        checkpoint.restore(latest).assert_existing_objects_matched()
+    checkpoints = tf.train.CheckpointManager(checkpoint, ctx.checkpoint_dir, max_to_keep=2)
 
     (images, labels), _ = load_digits()
 
@@ -73,7 +82,7 @@ def coordinate(args, ctx):
     batches = iter(coordinator.create_per_worker_dataset(dataset))
     workers = len(ctx.cluster_spec["worker"])
     steps = args.get("steps") or STEPS
-    done = 0
+    began_at = done = saved = int(optimizer.iterations.numpy())
     loss = accuracy = float("nan")
     while done < steps and not ctx.should_stop:
         # As many calls as there are workers are under way at a time.
@@ -82,8 +91,12 @@ def coordinate(args, ctx):
         done += STEPS_PER_CALL * len(calls)
         loss, accuracy = (float(value) for value in calls[-1].fetch())
         ctx.report_progress(done, loss=loss, accuracy=accuracy)
+        if done - saved >= STEPS_PER_CHECKPOINT or ctx.should_stop:
+            with ctx.section("checkpoint"):
+                checkpoints.save(checkpoint_number=done)
+            saved = done
 
     path = Path(ctx.model_dir) / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save(path)
-    return {"steps": done, "loss": loss, "model_path": str(path)}
+    return {"steps": done, "loss": loss, "model_path": str(path), "began_at": began_at}

@@ -55,7 +55,8 @@ def _table(run: RunView) -> Table:
 
 
 def _cells(member: MemberView) -> tuple[str, ...]:
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in member.metrics.items())
+    told = ((name, value) for name, value in member.metrics.items() if not name.startswith("feed/"))
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in told)
     return (
         str(member.id),
         member.phase.value,

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import platform
-import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,29 +24,31 @@ from coordinator.core.access import tls_of
 from coordinator.core.model import (
     VERSION,
     Cause,
-    Endpoint,
     ExecutorInfo,
     IncarnationId,
     MemberId,
     RunId,
 )
 from coordinator.member_client import ReservationClient, Start, Stop
-from executor_agent import claims, endpoint, framing, leftovers, logs, reach
+from executor_agent import claims, endpoint, framing, leftovers, logs, reach, stacks
 from executor_agent.agent_gpus import AgentGpus
-from executor_agent.attendance import Ended, Leaving, Membership, MustStop, report_from
+from executor_agent.attendance import Membership, MustStop
+from executor_agent.bounded_log import BoundedLog, LogTrimmer
 from executor_agent.core import peers, supervision
 from executor_agent.core.agent_config import AgentConfig
-from executor_agent.core.claim import SENTINEL
+from executor_agent.core.claim import MEMBER
 from executor_agent.core.start_command import start_command
 from executor_agent.core.story import Line
 from executor_agent.core.supervision import ExitFacts
+from executor_agent.event_files import EventFiles
 from executor_agent.linux import boot_id
+from executor_agent.marks import Marks
 from executor_agent.member_directory import read_outcome
+from executor_agent.member_reports import Ended, Leaving, report_from
 from executor_agent.oom import OomWatch
-from executor_agent.ports import HeldPort
-from executor_agent.processes import ProcessIdentity, signal_if_same
-from executor_agent.report import exit_report
-from executor_agent.sudden_death import SuddenDeath, sweep_after_sudden_death
+from executor_agent.processes import ProcessIdentity
+from executor_agent.report import exit_report, with_lost_gpus
+from executor_agent.sentinel_link import MAX_REASON, SentinelLink
 from executor_agent.supervision_log import SupervisionLog
 from executor_agent.sweep import take_away
 
@@ -62,16 +61,11 @@ _FREE_TIMEOUT = 1.5
 """Seconds of these for the member's GPUs to be seen free: a process that is gone leaves its memory
 on the device for a moment."""
 
-_OBEDIENCE_TIMEOUT = 14.0
-"""Seconds beyond the grace for a sentinel to report the end: more than its own timeouts together
-(``term_timeout`` and ``kill_timeout``), less than the coordinator's patience with a stop (20 s)."""
-
-_SENTINEL_INTERVAL = 5.0  # seconds between two looks at whether it is frozen
 _LOG_TIMEOUT = 0.5
-_SWEEP_TIMEOUT = 10.0
+_FILES_TIMEOUT = 1.5
+_MARKS_TIMEOUT = 0.3
 
 _MAX_LEFTOVERS = 20  # told to the coordinator; all of them stand in the executor's stderr
-_MAX_REASON = 2000  # characters; the sentinel reads 64 KiB
 
 
 class Agent:
@@ -85,27 +79,36 @@ class Agent:
         self._directory = Path(config.directory)
         self._log = self._directory / supervision.MEMBER_LOG
         self._story = SupervisionLog(config.directory, config.marker, "agent")
-        self._control = socket.socket(fileno=supervision.AGENT_CONTROL_FD)
-        self._control.setblocking(False)
+        self._bounded = BoundedLog.of(self._log, os.environ, self._complain)
+        control = socket.socket(fileno=supervision.AGENT_CONTROL_FD)
+        self._sentinel = SentinelLink(control, config, tell=self._tell)
+        self._marks = Marks(self._directory, self._complain)
         self._client = ReservationClient(config.coordinator, config.token, tls_of(config.tls))
+        who = (RunId(config.run_id), self._member, IncarnationId(config.incarnation))
         self._membership = Membership(
             self._client,
-            (RunId(config.run_id), self._member, IncarnationId(config.incarnation)),
+            who,
             coordinator=config.coordinator,
             connect_timeout=config.connect_timeout,
             on_start=self._start,
             on_stop=self._stop,
-            read_log=lambda asked: logs.read(self._log, asked.offset, asked.max_bytes),
+            read_log=lambda asked: logs.read(self._bounded, asked.offset, asked.max_bytes),
             on_gpus=lambda command: self._gpus.obey(command),  # noqa: PLW0108 not there yet
             leases=lambda: self._gpus.tokens(),  # noqa: PLW0108
             tell=self._tell,
+            dump_stack=self._dump_stack,
+            on_reserved=self._marks.reserved,
+            predecessor=config.predecessor,
         )
         self._gpus = AgentGpus(config, report=self._membership.report, complain=self._complain)
+        events = self._directory / supervision.EVENTS_DIRECTORY
+        self._files = EventFiles(events, lambda: self._client.send_files(*who), self._complain)
         self._oom = OomWatch()
         self._channel = socket.socket(fileno=supervision.AGENT_CHANNEL_FD)
-        self._copier = logs.LogCopier(self._log, f"[{config.member}] ")
+        self._copier = logs.LogCopier(self._bounded, f"[{config.member}] ")
+        self._trimmer = LogTrimmer(self._bounded, self._complain)
         self._to_member: asyncio.StreamWriter | None = None
-        self._port: HeldPort | None = None
+        self._ports: endpoint.HeldPorts | None = None
         self._address = ""  # what the member advertises
         self._started: Start | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -113,9 +116,6 @@ class Agent:
         self._unreachable: tuple[str, str] | None = None  # why we stopped it: reason, message
         self._stop_asked = False
         self._complained = False
-        self._overdue: asyncio.TimerHandle | None = None
-        self._sentinel_hung = False  # we had to kill it
-        self.is_last = False  # the sentinel is gone, and we have seen to all the others
         self._leftovers: list[str] = []
 
     async def run(self) -> None:
@@ -125,24 +125,32 @@ class Agent:
         background = [
             attending,
             asyncio.create_task(self._listen_to_member(reader)),
-            asyncio.create_task(self._watch_the_sentinel()),
+            asyncio.create_task(self._sentinel.watch()),
         ]
         self._copier.start()
+        self._trimmer.start()
         try:
-            facts = await self._listen_to_sentinel()
-            if self._overdue is not None:
-                self._overdue.cancel()
+            facts = await self._sentinel.end()
             await self._report_end(facts, attending)
-            self._tell_sentinel({"command": "done"})
+            attending.cancel()  # before it misses the coordinator, which hangs up by now
+            await self._marks.written(_MARKS_TIMEOUT)
+            self._sentinel.leave()
         finally:
+            self._trimmer.close()
             background += [self._starting] if self._starting is not None else []
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
+            await self._files.close()
             await self._client.close()
             self._gpus.close()  # else the loop would wait for a look at an NVML that hangs
-            if self._port is not None:
-                self._port.close()
+            if self._ports is not None:
+                self._ports.close()
+
+    @property
+    def is_last(self) -> bool:
+        """The sentinel is gone, and we have seen to all the others."""
+        return self._sentinel.has_swept_all
 
     # -- the coordinator -------------------------------------------------------------------
 
@@ -150,9 +158,10 @@ class Agent:
         """Raises MustStop."""
         # First of all: what an earlier member has left may hold what this one needs (O14).
         await asyncio.to_thread(self._clean_up)
-        self._port = await endpoint.hold_port(self._config)
+        self._ports = await endpoint.hold_ports(self._config)
+        self._marks.ports(self._ports.numbers)
         self._address = await endpoint.own_address(self._config)
-        here = Endpoint(self._address, self._port.port)
+        here = self._ports.at(self._address)
         await self._membership.run(self._executor(), here, await self._gpus.offer())
 
     async def _or_stop(self, work: Coroutine[Any, Any, None]) -> None:
@@ -160,9 +169,9 @@ class Agent:
         try:
             await work
         except MustStop as error:
-            self._ask_to_stop(0.0, str(error))
+            self._sentinel.ask_to_stop(0.0, str(error))
         except Exception as error:
-            self._ask_to_stop(0.0, f"the agent failed: {type(error).__name__}: {error}")
+            self._sentinel.ask_to_stop(0.0, f"the agent failed: {type(error).__name__}: {error}")
             raise
 
     def _clean_up(self) -> None:
@@ -175,7 +184,7 @@ class Agent:
     def _tell_of(self, leftover: str) -> None:
         self._complain(leftover)
         if len(self._leftovers) < _MAX_LEFTOVERS:
-            self._leftovers.append(leftover[:_MAX_REASON])
+            self._leftovers.append(leftover[:MAX_REASON])
 
     def _executor(self) -> ExecutorInfo:
         return ExecutorInfo(
@@ -203,9 +212,9 @@ class Agent:
         if unreached:
             here = f"{socket.gethostname()} ({self._address})"
             ways = peers.ways_that_fail(unreached)
-            reason = f"{self._member} on {here} cannot reach {ways}"[:_MAX_REASON]
+            reason = f"{self._member} on {here} cannot reach {ways}"[:MAX_REASON]
             self._unreachable = reason, f"from {here} to {ways}"
-            self._ask_to_stop(0.0, reason)
+            self._sentinel.ask_to_stop(0.0, reason)
         else:
             self._tell_start(command)
 
@@ -214,9 +223,17 @@ class Agent:
         claimed = self._gpus.claimed()
         local_dir = str(self._directory / supervision.LOCAL_DIRECTORY)
         spec, generation = command.cluster_spec, command.generation
-        data = framing.encode(
-            start_command(self._config, generation, spec, local_dir=local_dir, gpus=tuple(claimed))
+        gpus, port = tuple(claimed), self._ports.feed_port if self._ports is not None else 0
+        told = start_command(
+            self._config,
+            generation,
+            spec,
+            local_dir=local_dir,
+            log_dir=self._make_log_dir(),
+            gpus=gpus,
+            feed_port=port,
         )
+        data = framing.encode(told)
         # It is all that the member is ever told, so that nothing is waiting before it.
         sent = 0
         try:
@@ -228,11 +245,29 @@ class Agent:
         if self._to_member is not None:
             self._to_member.write(data[sent:])
 
+    def _make_log_dir(self) -> str | None:
+        """What the member writes there is streamed to the driver."""
+        if not self._config.has_log_dir:
+            return None
+        path = self._directory / supervision.EVENTS_DIRECTORY
+        path.mkdir(mode=0o700, exist_ok=True)
+        self._files.start()
+        return str(path)
+
     def _stop(self, command: Stop) -> None:
         self._stop_asked = True
+        if command.again:
+            self._marks.to_follow()
         if self._starting is not None:
             self._starting.cancel()
-        self._ask_to_stop(command.grace, command.reason)
+        self._sentinel.ask_to_stop(command.grace, command.reason)
+
+    def _dump_stack(self) -> str:
+        """In a thread. Raises OSError."""
+        claim = claims.read(Path(self._config.claim))
+        if claim is None or MEMBER not in claim.processes:
+            raise ProcessLookupError("the member's process is not known, or is gone")
+        return stacks.dump(self._directory, ProcessIdentity(*claim.processes[MEMBER]))
 
     # -- the member's process --------------------------------------------------------------
 
@@ -257,81 +292,7 @@ class Agent:
             if report is not None:
                 self._membership.report(report)
 
-    # -- the sentinel ----------------------------------------------------------------------
-
-    async def _listen_to_sentinel(self) -> ExitFacts:
-        """What the sentinel saw of the end; or, when the sentinel itself is gone, what we see."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                datagram = await loop.sock_recv(self._control, 256 * 1024)
-            except OSError:
-                datagram = b""
-            if not datagram:
-                return await asyncio.to_thread(self._sweep)
-            try:
-                message = json.loads(datagram)
-                self._retell(message)
-                if message.get("event") == "exited":
-                    return ExitFacts.from_dict(message)
-            except (AttributeError, ValueError) as error:
-                self._complain(f"not understood what the sentinel said: {error}")
-
-    def _retell(self, message: Mapping[str, Any]) -> None:
-        # The sentinel keeps its own lines until the end, which a sudden one does not let it see.
-        if message.get("event") == "stopping":
-            reason, grace = message.get("reason"), message.get("grace")
-            told = f"sentinel is stopping, grace {grace} s: {reason}"
-            self._tell(Line(told, routine=True))
-
-    def _sweep(self) -> ExitFacts:
-        self._complain("sentinel is gone without a word; sweeping what carries the marker")
-        death = SuddenDeath(
-            member=self._config.member,
-            run_id=self._config.run_id,
-            incarnation=self._config.incarnation,
-            marker=self._config.marker,
-            directory=self._directory,
-            claim=Path(self._config.claim),
-            exit_code=None,  # the task is told, not we
-            hung=self._sentinel_hung,
-        )
-        tombstone = sweep_after_sudden_death(
-            death, agent_timeout=0.0, kill_timeout=_SWEEP_TIMEOUT, by_agent=True
-        )
-        self.is_last = not tombstone.survivors
-        return tombstone
-
-    def _ask_to_stop(self, grace: float, reason: str) -> None:
-        self._tell(Line(f"asks for a stop within {grace:g} s: {reason}", routine=True))
-        self._tell_sentinel({"command": "stop", "grace": grace, "reason": reason[:_MAX_REASON]})
-        loop = asyncio.get_running_loop()
-        overdue_at = loop.time() + grace + _OBEDIENCE_TIMEOUT
-        if self._overdue is not None:
-            if self._overdue.when() <= overdue_at:
-                return
-            self._overdue.cancel()
-        self._overdue = loop.call_at(overdue_at, self._end_hung_sentinel)
-
-    async def _watch_the_sentinel(self) -> None:
-        """A frozen one sees nobody die, and keeps alive what should have died with its task."""
-        while True:
-            await asyncio.sleep(_SENTINEL_INTERVAL)
-            if leftovers.is_hung(Path(self._config.claim)):
-                return self._end_hung_sentinel()
-
-    def _end_hung_sentinel(self) -> None:
-        """It has neither obeyed nor said what survives: a frozen one, say. Its end is seen as the
-        end of its socket, and then it is we who sweep."""
-        claim = claims.read(Path(self._config.claim))
-        if claim is not None and SENTINEL in claim.processes and claim.boot_id == boot_id():
-            self._complain(f"[{self._config.marker}] the sentinel does not stop: killing it")
-            self._sentinel_hung = True
-            signal_if_same(ProcessIdentity(*claim.processes[SENTINEL]), signal.SIGKILL)
-
-    def _tell_sentinel(self, command: Mapping[str, Any]) -> None:
-        with suppress(OSError):  # gone: the other end of the socket will say so
-            self._control.send(json.dumps(command).encode())
+    # -- for people ------------------------------------------------------------------------
 
     def _complain(self, text: str) -> None:
         self._tell(Line(text))
@@ -356,11 +317,14 @@ class Agent:
             report = replace(report, cause=Cause.UNREACHABLE, message=self._unreachable[1])
         # Beside the delivery, which may fail: then this is all that is left to read.
         copied = asyncio.create_task(asyncio.to_thread(self._copier.finish, _LOG_TIMEOUT))
+        sent = asyncio.create_task(self._files.finish(_FILES_TIMEOUT))
         report = replace(report, gpus=await self._gpus.end(_FREE_TIMEOUT))
+        report = with_lost_gpus(report, self._gpus.lost)
         # Also when the slot is not reserved yet: a process may fail faster than we connect.
         if self._membership.is_reserved or facts.reason == supervision.MEMBER_EXITED:
             await self._deliver(Ended(self._generation, report), attending, give_up_at)
         await copied
+        await sent
 
     async def _deliver(self, end: Ended, attending: asyncio.Task[None], give_up_at: float) -> None:
         self._membership.report(end)
@@ -373,6 +337,7 @@ class Agent:
         )
         if delivered.done():
             self._tell(Line("reported the end", routine=True))
+            self._marks.told(end.report.cause.value)
         else:
             self._complain("could not report the end: the task's row has to tell it")
         delivered.cancel()

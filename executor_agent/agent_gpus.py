@@ -19,8 +19,9 @@ from typing import Protocol
 
 from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
 from coordinator.member_client import ClaimGpus, InspectGpus
-from executor_agent.attendance import Claimed, Inspected, MustStop
+from executor_agent.attendance import MustStop
 from executor_agent.core.agent_config import AgentConfig
+from executor_agent.member_reports import Claimed, Inspected
 
 _LOOK_INTERVAL = 0.5
 _TOLERANCE = 0.3  # seconds that a look may take beyond its time
@@ -43,6 +44,8 @@ class Host(Protocol):
     ) -> tuple[dict[str, int], tuple[GpuSight, ...]]: ...
 
     def await_free(self, uuids: Sequence[str], timeout: float) -> tuple[GpuSight, ...]: ...
+
+    def lost(self, uuids: Sequence[str]) -> tuple[str, ...]: ...
 
     def close(self) -> None: ...
 
@@ -74,6 +77,9 @@ class AgentGpus:
         self._is_handed_over = False
         self._is_over = False
         self._has_complained = False
+        self.lost: tuple[str, ...] = ()
+        """Of the member's GPUs those that nobody can use any more, a phrase each; once it has
+        ended."""
 
     async def offer(self) -> GpuOffer:
         """What a member that asked for GPUs can have here."""
@@ -225,16 +231,23 @@ class AgentGpus:
         if not held:
             return ()
         left = max(0.0, give_up_at - time.monotonic())
-        looking = asyncio.create_task(
-            asyncio.to_thread(lambda: self._on_host().await_free(held, left))
-        )
+        looking = asyncio.create_task(asyncio.to_thread(self._last_look, held, left))
         await asyncio.wait((looking,), timeout=left + _TOLERANCE)
         if not looking.done():
             looking.cancel()
             return _unseen(held, f"nobody known; no answer within {timeout:g} s")
         if (error := looking.exception()) is not None:
             return _unseen(held, f"nobody known; it cannot be looked at: {_words(error)}")
-        return looking.result()
+        sights, self.lost = looking.result()
+        return sights
+
+    def _last_look(
+        self, uuids: tuple[str, ...], timeout: float
+    ) -> tuple[tuple[GpuSight, ...], tuple[str, ...]]:
+        """In the thread."""
+        host = self._on_host()
+        sights = host.await_free(uuids, timeout)
+        return sights, () if all(sight.is_free for sight in sights) else host.lost(uuids)
 
     def close(self) -> None:
         """Nothing is looked at any more: a look that still waits ends."""

@@ -9,22 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 from coordinator.core import errors
-from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
+from coordinator.core.gpu import NO_GPUS, GpuOffer, LeaseToken
+from coordinator.core.log_values import LogChunk, ReadLog
 from coordinator.core.model import (
+    LAST_GENERATION,
     Endpoint,
     ExecutorInfo,
-    ExitReport,
     IncarnationId,
-    LogChunk,
     MemberId,
-    ReadLog,
     RunId,
 )
 from coordinator.member_client import (
@@ -32,6 +28,7 @@ from coordinator.member_client import (
     Attendance,
     ClaimGpus,
     Command,
+    DumpStack,
     InspectGpus,
     Reservation,
     ReservationClient,
@@ -40,97 +37,23 @@ from coordinator.member_client import (
 )
 from executor_agent.core.outbox import Outbox
 from executor_agent.core.story import Line
+from executor_agent.member_reports import (
+    REPLACEABLE,
+    Dumped,
+    Leaving,
+    Report,
+    send,
+)
 
 _RETRY_MIN, _RETRY_MAX = 0.2, 1.0
 _JITTER = 0.1
 _FENCE_MARGIN = 30.0  # seconds, for a member to be stopped once it is fenced
-_MAX_NAMES, _MAX_NAME = 100, 200  # a larger message would be refused, and tried for ever
-_STEPS = 2**63
 
 _YIELDING_SECONDS = 5.0
 """What an attempt that has stood by leaves to the one that held the slot, once the run is over:
 of two attempts Spark takes the row that comes first and kills the other. Both hear of the end at
 the same time, and the holder, which has a tree to prove gone and a result to hand over, needs a
 fraction of this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    versions: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    generation: int
-    step: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """The answer to ``InspectGpus``."""
-
-    number: int
-    sights: tuple[GpuSight, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The answer to ``ClaimGpus``: all of them, unless some were refused; then none."""
-
-    number: int
-    refused: tuple[GpuSight, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    generation: int
-    report: ExitReport
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """The last word: nothing more will come."""
-
-    reason: str
-
-
-Report = Ready | Entered | Progressed | Inspected | Claimed | Ended | Leaving
-
-_REPLACEABLE = (Progressed, Inspected, Claimed)
-"""What a later one of its kind makes void: who was told to claim again has answered for nothing."""
-
-
-def report_from(message: Mapping[str, Any], generation: int) -> Report | None:
-    """What a member's process says, as it can travel; None when it concerns nobody else.
-
-    Raises ValueError when it makes no sense: user code has a hand in it.
-    """
-    try:
-        match message:
-            case {"event": "ready", "versions": versions}:
-                texts = islice(versions.items(), _MAX_NAMES)
-                return Ready({_name(key): _name(value) for key, value in texts})
-            case {"event": "running"}:
-                return Entered(generation)
-            case {"event": "progress", "step": step, "metrics": metrics}:
-                pairs = islice(metrics.items(), _MAX_NAMES)
-                numbers = {_name(key): float(value) for key, value in pairs}
-                if not 0 <= int(step) < _STEPS:
-                    raise ValueError(f"step {str(step)[:50]} is out of range")
-                return Progressed(generation, int(step), numbers)
-    except (ArithmeticError, AttributeError, TypeError) as error:
-        raise ValueError(f"{str(message)[:200]}: {error}") from None
-    return None  # "finished" is read from the file, which survives a kill
-
-
-def _name(value: object) -> str:
-    return str(value)[:_MAX_NAME].encode(errors="backslashreplace").decode()
 
 
 class MustStop(Exception):
@@ -150,23 +73,31 @@ class Membership:
         on_start: Callable[[Start], None],
         on_stop: Callable[[Stop], None],
         read_log: Callable[[ReadLog], LogChunk],
+        on_reserved: Callable[[], None] = lambda: None,
         on_gpus: Callable[[InspectGpus | ClaimGpus], None] = lambda command: None,
+        dump_stack: Callable[[], str] = str,
         leases: Callable[[], Iterable[LeaseToken]] = tuple,
         tell: Callable[[Line], None] = lambda line: None,
+        predecessor: str = "",
     ) -> None:
-        """``read_log`` may take its time: it is called in a thread, and raises OSError.
+        """``read_log``, ``dump_stack`` may take their time: they are called in a thread, and raise
+        OSError. ``dump_stack``: where the threads of the member's process stand.
         ``leases``: what is held, and renewed with every beat. ``tell``: what becomes of the
-        session, for people; must not block."""
+        session, for people; must not block. ``predecessor``: the incarnation of the same task that
+        had the slot before; empty: none had."""
         self._client = client
         self._who = who
         self._coordinator = coordinator
         self._connect_timeout = connect_timeout
         self._on_start = on_start
         self._on_stop = on_stop
+        self._on_reserved = on_reserved
         self._read_log = read_log
         self._on_gpus = on_gpus
+        self._dump_stack = dump_stack
         self._leases = leases
         self._tell = tell
+        self._predecessor = predecessor
         self._lost_at: float | None = None  # set while the coordinator is out of reach
         self._answers: set[asyncio.Task[None]] = set()
         self._outbox: Outbox[Report] = Outbox(time.monotonic())
@@ -176,7 +107,7 @@ class Membership:
 
     def report(self, report: Report) -> None:
         """Queues a report; never blocks."""
-        self._outbox.add(report, replaceable=isinstance(report, _REPLACEABLE))
+        self._outbox.add(report, replaceable=isinstance(report, REPLACEABLE))
         self._queued.set()
 
     async def delivered(self) -> None:
@@ -191,6 +122,7 @@ class Membership:
         """Reserve, then attend until cancelled. Raises MustStop."""
         reservation = await self._reserve(executor, endpoint, gpus)
         self.is_reserved = True
+        self._on_reserved()
         self._tell(Line(f"reserved the slot with the coordinator at {self._coordinator}", True))
         attending = asyncio.create_task(self._keep_attending(reservation))
         try:
@@ -245,7 +177,7 @@ class Membership:
         after that one had its time to be first (R4)."""
         give_up_at = time.monotonic() + self._connect_timeout
         pause = _RETRY_MIN
-        has_stood_by = False
+        has_stood_by = yields = False
         while True:
             asked_at = time.monotonic()
             try:
@@ -262,7 +194,7 @@ class Membership:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _RETRY_MAX)
             except errors.TfleaseError as error:
-                if has_stood_by and isinstance(error, errors.RunOver):
+                if yields and isinstance(error, errors.RunOver):
                     await asyncio.sleep(_YIELDING_SECONDS)
                 raise MustStop(f"refused by the coordinator: {error}") from None
             else:
@@ -270,13 +202,22 @@ class Membership:
                     self._outbox.proven_at = asked_at
                     return reservation
                 if not has_stood_by:
-                    self._tell(Line("stands by: another attempt holds the slot"))
+                    self._tell(Line(f"stands by, the slot is not free: {reservation.holder}"))
                 has_stood_by = True
+                yields = yields or not self._waits_for_its_own(reservation)
                 # It must outlast the holder, which a coordinator that is away does not end before
                 # its fence: who returns first wins.
                 patience = max(self._connect_timeout, reservation.fence_timeout + _FENCE_MARGIN)
                 give_up_at = time.monotonic() + patience
                 await asyncio.sleep(reservation.retry_delay * random.uniform(0.8, 1.2))
+
+    def _waits_for_its_own(self, reservation: Reservation) -> bool:
+        """For the attempt before it in the same task, whose row is this task's, or for the gang to
+        form again: there is nobody to leave anything to."""
+        if not self._predecessor:
+            return False
+        holder, *_ = reservation.holder.split(" ")
+        return holder == self._predecessor or reservation.holder == LAST_GENERATION
 
     async def _attend(self, beat_interval: float) -> None:
         """One session. Raises what ends it: CoordinatorUnavailable when it breaks."""
@@ -317,6 +258,15 @@ class Membership:
             else:
                 await session.log_chunk(question.request_id, chunk)
 
+    async def _dump(self) -> None:
+        """An answer in any case: somebody waits for it."""
+        try:
+            text = await asyncio.to_thread(self._dump_stack)
+        except OSError as error:
+            text = ""
+            self._tell(Line(f"cannot tell where the process stands: {error}"))
+        self.report(Dumped(text))
+
     def _obey(self, command: Command) -> None:
         match command:
             case Acknowledged(sequence=sequence):
@@ -327,6 +277,10 @@ class Membership:
                 self._on_start(command)
             case Stop():
                 self._on_stop(command)
+            case DumpStack():
+                dumping = asyncio.create_task(self._dump())
+                self._answers.add(dumping)
+                dumping.add_done_callback(self._answers.discard)
             case InspectGpus() | ClaimGpus():
                 self._on_gpus(command)
 
@@ -340,7 +294,7 @@ class Membership:
                 if numbered.report is None:
                     await session.heartbeat(numbered.sequence, self._leases())
                 else:
-                    await _send(session, numbered.sequence, numbered.report)
+                    await send(session, numbered.sequence, numbered.report)
                 if isinstance(numbered.report, Leaving):
                     return await self.delivered()
             try:
@@ -355,21 +309,3 @@ def _next_beat(interval: float) -> float:
     """On the event loop's clock."""
     spread = random.uniform(1 - _JITTER, 1 + _JITTER)
     return asyncio.get_running_loop().time() + interval * spread
-
-
-async def _send(session: Attendance, sequence: int, report: Report) -> None:
-    match report:
-        case Ready(versions=versions):
-            await session.ready(sequence, versions)
-        case Entered(generation=generation):
-            await session.main_entered(sequence, generation)
-        case Progressed():
-            await session.progress(sequence, report.generation, report.step, report.metrics)
-        case Inspected(number=number, sights=sights):
-            await session.gpus_inspected(sequence, number, sights)
-        case Claimed(number=number, refused=refused):
-            await session.gpus_claimed(sequence, number, refused)
-        case Ended(generation=generation, report=end):
-            await session.process_exited(sequence, generation, end)
-        case Leaving(reason=reason):
-            await session.goodbye(sequence, reason)

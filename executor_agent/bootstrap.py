@@ -8,7 +8,7 @@ pipes that say when to end, and the outcome left behind. Must not know gRPC, Spa
 
     process -> agent   {"event": "ready", "versions": {"python": .., "tensorflow": ..}}
                        {"event": "running"}
-                       {"event": "progress", "step": .., "metrics": {..}}
+                       {"event": "progress", "step": .., "metrics": {..}, "section": ".."}
                        {"event": "finished", "outcome": {..}}     as in outcome.json
     agent -> process   {"command": "start", ..}                   see `Start.parse`
 
@@ -33,11 +33,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cloudpickle
 
-from executor_agent.context import Context, ProgressReporter, Start
+from executor_agent.context import Context, Start
 from executor_agent.core import supervision as fds
 from executor_agent.core.outcome import (
     Outcome,
@@ -49,7 +49,12 @@ from executor_agent.core.outcome import (
 )
 from executor_agent.core.tf_config import proxy_exceptions
 from executor_agent.framing import Channel, Message
+from executor_agent.progress import ProgressReporter
+from executor_agent.stack_signal import answer
 from executor_agent.watcher import Watcher
+
+if TYPE_CHECKING:
+    from executor_agent.feed.server import FeedServer
 
 OUTCOME_FILE = "outcome.json"
 RESULT_FILE = "result.pkl"
@@ -63,6 +68,7 @@ _OURS = (
     fds.MEMBER_PAYLOAD_FD,
     fds.MEMBER_TASK_DEAD_MAN_FD,
 )
+_FAILED_UPLOADS_TIMEOUT = 30.0  # seconds without progress, where main_fun has failed
 _FAREWELL_TIMEOUT = 2.0  # seconds an agent that does not read may hold up our exit, twice
 
 
@@ -86,11 +92,18 @@ class Bootstrap:
             for descriptor in _OURS:
                 with contextlib.suppress(OSError):  # not every anchor has all of them
                     os.set_inheritable(descriptor, False)
+            self._answer()
             self._watcher.start()
             self._channel = Channel(socket.socket(fileno=fds.MEMBER_CHANNEL_FD))
             return self._live(preload)
         except BaseException as error:
             return _describe(error, Status.RAISED, RAISED)
+
+    def _answer(self) -> None:
+        try:
+            answer(self._directory)
+        except (OSError, RuntimeError) as error:  # whoever asks where we stand is told nothing
+            print(f"tflease: warning: no stacks of a stall: {error}", file=sys.stderr)
 
     def _live(self, preload: Sequence[str]) -> Outcome:
         versions = {"python": platform.python_version()}
@@ -108,7 +121,8 @@ class Bootstrap:
         start = Start.parse(self._wait_for_start())
         self._watcher.started(start.grace)
         self._take_gpus(start)
-        context = Context(start.assignment, self._watcher.stop, self._progress)
+        feeds = self._open_feeds(start)
+        context = Context(start.assignment, self._watcher.stop, self._progress, feeds)
         # CUDA reads it when it is first used, not when TensorFlow is imported. Until now it named
         # no GPU, with a lease to come or without: a module that was imported above could have
         # taken one, or all of them, that others hold. What is unpickled below may use CUDA at once.
@@ -124,7 +138,13 @@ class Bootstrap:
         self._tell({"event": "running"})
         with contextlib.suppress(OSError):  # who waits for it, waits on; nobody else minds
             (self._directory / fds.ENTERED).touch(mode=0o600)
-        return self._call(main_fun, args, context)
+        pid = os.getpid()
+        outcome = self._call(main_fun, args, context)
+        # A fork of user code that comes back here shares the sockets, and would end them for us.
+        if feeds is not None and outcome.status is Status.RETURNED and os.getpid() == pid:
+            # Of any other end the driver hears the cause, which must be what the feed says, too.
+            feeds.close("main_fun has returned")
+        return outcome
 
     def _wait_for_start(self) -> Message:
         assert self._channel is not None
@@ -147,6 +167,24 @@ class Bootstrap:
                 f"the start names {len(gpus)} GPUs and brings {len(self._gpu_claims)} claims"
             )
 
+    def _open_feeds(self, start: Start) -> "FeedServer | None":
+        """Rows may come from now on, whenever `main_fun` asks for them."""
+        if start.feed_key is None:
+            return None
+        from executor_agent.feed.server import FeedServer  # with pyarrow, which others do not need
+
+        member = f"{start.assignment.job_name}:{start.assignment.task_index}"
+        feeds = FeedServer(
+            self._directory,
+            start.feed_port,
+            start.feed_key,
+            member=member,
+            tell=self._progress.look,
+        )
+        feeds.start()
+        self._progress.add_counters(feeds.counters)
+        return feeds
+
     def _call(
         self, main_fun: Callable[[Any, Context], Any], args: Any, context: Context
     ) -> Outcome:
@@ -157,12 +195,15 @@ class Bootstrap:
         except SystemExit as error:
             outcome = _describe_exit(error)
         except BaseException as error:
+            context._explain(error)
             outcome = _describe(error, Status.RAISED, RAISED, skip_frames=1)
             outcome = replace(outcome, peer_lost=is_peer_lost(error))
         else:
             outcome = Outcome(Status.RETURNED)
             if os.getpid() == pid:
                 outcome = self._keep(result)
+        if os.getpid() == pid:
+            outcome = _wait_for_uploads(outcome, context)
         return replace(outcome, duration_seconds=time.monotonic() - began)
 
     def _keep(self, result: object) -> Outcome:
@@ -212,6 +253,18 @@ def _set_environment(start: Start, context: Context) -> None:
     os.environ["TF_GRPC_REUSE_PORT"] = "true"
     if exceptions := proxy_exceptions(context.cluster_spec, os.environ):
         os.environ["no_grpc_proxy"] = exceptions  # noqa: SIM112 gRPC reads it in this case
+
+
+def _wait_for_uploads(outcome: Outcome, context: Context) -> Outcome:
+    """A model that did not get to its place is a failure of who has made it (E6). Of a program that
+    has failed already that is told first, but what it saved is what a restart goes on from."""
+    has_returned = outcome.status is Status.RETURNED
+    try:
+        context._finish_uploads(None if has_returned else _FAILED_UPLOADS_TIMEOUT)
+    except Exception as error:
+        failure = _describe(error, Status.RAISED, RAISED, skip_frames=1)
+        return failure if has_returned else outcome
+    return outcome
 
 
 def _describe(

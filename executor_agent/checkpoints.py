@@ -6,6 +6,7 @@ their names mean is in `core.checkpoint_names`.
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from executor_agent.core.checkpoint_names import complete, directory_name, newest_first, step_of
@@ -85,9 +86,21 @@ class TensorFlowFiles:
 
 def latest(root: str, files: Files) -> str | None:
     """The prefix of the newest complete checkpoint of the newest generation that has one."""
+    return next(newest_of_all(root, files), None)
+
+
+def newest_of_all(root: str, files: Files) -> Iterator[str]:
+    """The prefixes of all complete checkpoints, those of the newest generation first, and of each
+    generation the newest first. Looks no further than it is asked."""
     for generation in newest_first(files.names(root)):
         directory = join(root, generation)
         found = [join(directory, prefix) for prefix in complete(files.names(directory))]
-        if found:
-            return max(found, key=lambda each: (files.written_at(f"{each}.index"), step_of(each)))
-    return None
+        if len(found) > 1:
+            ages = {each: (files.written_at(f"{each}.index"), step_of(each)) for each in found}
+            found.sort(key=ages.__getitem__, reverse=True)
+        yield from found
+
+
+def saved_at(prefix: str, files: Files) -> float:
+    """When this checkpoint became complete, Unix time; 0.0 when it is gone."""
+    return files.written_at(f"{prefix}.index") / 1e9

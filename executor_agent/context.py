@@ -1,21 +1,23 @@
 """`ctx`: what `main_fun` is told about its member, and what it can say and ask in return.
 
-Owns: the assignment of one member in one generation, the command that brings it, and the progress
-reports. Must not know descriptors or how the process began and ends: that is
-`bootstrap`. TensorFlow is imported only by the two methods that need it.
+Owns: the assignment of one member in one generation, and the command that brings it. Must not know
+descriptors or how the process began and ends: that is `bootstrap`. What is about rows that Spark
+feeds is in `feed.methods`, about data in `ingest.methods`, about models in `model_methods`.
+TensorFlow is imported only by the methods that need it.
 """
 
-import os
-import re
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
+from coordinator.core.stall_timeouts import Section
 from executor_agent import checkpoints
+from executor_agent.core.feed_values import FeedKey
 from executor_agent.core.tf_config import (
+    EVALUATOR,
     PS,
     WORKER,
     build_tf_config,
@@ -23,13 +25,15 @@ from executor_agent.core.tf_config import (
     is_chief,
     training_cluster,
 )
+from executor_agent.feed.methods import FeedMethods
 from executor_agent.framing import Message
+from executor_agent.ingest.methods import IngestMethods
+from executor_agent.model_methods import ModelMethods
+from executor_agent.progress import ProgressReporter, whole_step
 from executor_agent.watcher import StopSignal
 
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_PROGRESS_INTERVAL = 0.2  # seconds between two progress messages
-
-Send = Callable[[Mapping[str, object]], None]
+if TYPE_CHECKING:
+    from executor_agent.feed.server import FeedServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,9 @@ class Start:
     """Variables to set; None removes one."""
     grace: float
     """Seconds that a stop leaves for `main_fun`."""
+    feed_key: FeedKey | None = None
+    """Opens the feeds of the run; None: Spark does not feed this member."""
+    feed_port: int = 0
 
     @classmethod
     def parse(cls, message: Message) -> "Start":
@@ -78,67 +85,19 @@ class Start:
                 gpus=tuple(map(str, message.get("gpus") or ())),
                 created_at=float(message.get("created_at") or 0.0),
             )
-            return cls(assignment, dict(message.get("env") or {}), float(message["grace"]))
+            key = message.get("feed_key")
+            return cls(
+                assignment,
+                dict(message.get("env") or {}),
+                float(message["grace"]),
+                FeedKey.from_plain(key) if key is not None else None,
+                int(message.get("feed_port") or 0),
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"start command not understood: {error!r}") from error
 
 
-class ProgressReporter:
-    """Sends the latest progress from a thread of its own, at most one message an interval.
-
-    Only the newest report is kept while the agent does not read: training never waits for it.
-    """
-
-    def __init__(self, send: Send, interval: float = _PROGRESS_INTERVAL) -> None:
-        self._send = send
-        self._interval = interval
-        self._condition = threading.Condition()
-        self._pending: Mapping[str, object] | None = None
-        self._closing = False
-        self._thread: threading.Thread | None = None  # started by the first report
-
-    def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Replace what is waiting to be sent."""
-        with self._condition:
-            if self._closing:
-                return
-            self._pending = {"event": "progress", "step": step, "metrics": dict(metrics)}
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="tflease-progress", daemon=True
-                )
-                self._thread.start()
-            self._condition.notify_all()
-
-    def close(self, timeout: float) -> None:
-        """Send what is waiting; give up after `timeout` seconds. Later reports are dropped."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify_all()
-            thread = self._thread
-        if thread is not None:
-            thread.join(timeout)
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._pending is not None or self._closing)
-                message, self._pending = self._pending, None
-            if message is None:
-                return
-            try:
-                self._send(message)
-            except (OSError, ValueError):
-                # The agent is gone or broken. Whether that ends the run is not for a progress
-                # report to decide; further ones go nowhere.
-                with self._condition:
-                    self._closing = True
-                return
-            with self._condition:
-                self._condition.wait_for(lambda: self._closing, self._interval)
-
-
-class Context:
+class Context(FeedMethods, IngestMethods, ModelMethods):
     """The second argument of `main_fun`: this member's place in the cluster.
 
     Attributes:
@@ -153,12 +112,20 @@ class Context:
         executor_id: Spark's id of the executor this runs on.
         tf_config: the value of the environment variable TF_CONFIG, parsed.
         local_dir: a directory on this machine for this member alone, removed at the end.
-        log_dir: where event files go; None when the run has no such place.
+        log_dir: a directory of this member on this machine, for event files: what grows there is
+            streamed to the driver; None when the run has no log_dir.
         model_dir: where checkpoints and models go; None when the run has no such place.
         gpus: UUIDs of the GPUs leased to this member, in the order CUDA numbers them.
     """
 
-    def __init__(self, assignment: Assignment, stop: StopSignal, progress: ProgressReporter):
+    def __init__(
+        self,
+        assignment: Assignment,
+        stop: StopSignal,
+        progress: ProgressReporter,
+        feeds: "FeedServer | None" = None,
+    ) -> None:
+        super().__init__(feeds, stop.is_set)
         spec = assignment.cluster_spec
         job_name, task_index = assignment.job_name, assignment.task_index
         self.run_id = assignment.run_id
@@ -185,47 +152,6 @@ class Context:
         return f"<Context {self.job_name} {self.task_index}, generation {self.generation}>"
 
     @property
-    def checkpoint_dir(self) -> str | None:
-        """Where this generation of the run, and nobody else, saves its checkpoints: a directory
-        below `model_dir`, made when it is first asked for; None without `model_dir`. The same for
-        all members. A member of an earlier generation that was taken for dead, and is not, goes on
-        writing into another one.
-
-        Raises:
-            OSError, tf.errors.OpError: it cannot be made.
-        """
-        if self.model_dir is None:
-            return None
-        path = checkpoints.join(self._checkpoint_root(), self._generation_name)
-        self._files().makedirs(path)
-        return path
-
-    def latest_checkpoint(self) -> str | None:
-        """The newest complete TensorFlow checkpoint below `model_dir`, as `tf.train.Checkpoint`
-        takes it (its path without ".index"); None when there is none.
-
-        The newest run and generation comes first, whenever its files were written, and only then
-        the time of the files: so what a member of an earlier generation still writes is not taken
-        for the latest. A checkpoint is complete when its index and all of its shards are there.
-
-        Raises:
-            OSError, tf.errors.OpError: the directories cannot be read.
-        """
-        if self.model_dir is None:
-            return None
-        return checkpoints.latest(self._checkpoint_root(), self._files())
-
-    def _checkpoint_root(self) -> str:
-        return checkpoints.join(self.absolute_path(self.model_dir or ""), checkpoints.ROOT)
-
-    def _files(self) -> checkpoints.Files:
-        if self.model_dir is None or not _URI.match(self.model_dir):
-            return checkpoints.LocalFiles()
-        import tensorflow as tf  # it knows the file systems that have URIs
-
-        return checkpoints.TensorFlowFiles(tf.io.gfile)
-
-    @property
     def should_stop(self) -> bool:
         """Whether this member was told to stop. Save what is to be kept and return from `main_fun`;
         after the role's grace the process is killed."""
@@ -240,7 +166,10 @@ class Context:
         Returns:
             Whether it was told to stop.
         """
-        return self._stop.wait(timeout)
+        if timeout is not None:
+            return self._stop.wait(timeout)
+        with self.section(Section.IDLE.value):
+            return self._stop.wait()
 
     def on_stop(self, callback: Callable[[], None]) -> None:
         """Have `callback()` called when this member is told to stop.
@@ -257,15 +186,69 @@ class Context:
         At most five reports a second leave the process, the latest one wins, and the last one
         is always sent. Never waits for anybody and never raises because the agent is gone.
 
+        Whoever has reported once and then does not for the run's `stall_timeouts.step` seconds
+        counts as stuck, but for an evaluator, which waits for checkpoints in between; see `section`
+        for what takes longer by its nature. A step beyond all
+        before is also what gives a run its restarts back.
+
         Args:
             step: the number of steps done.
             metrics: what to show beside it: numbers, or whatever `float()` takes, such as a NumPy
                 scalar or an eager tensor (which waits until that tensor is computed).
 
         Raises:
-            TypeError, ValueError: the step or a metric is not a number.
+            TypeError, ValueError: the step or a metric is not a number, or the step is negative or
+                not below 2**63.
         """
-        self._progress.report(int(step), {name: float(value) for name, value in metrics.items()})
+        done = whole_step(step)
+        numbers = {name: float(value) for name, value in metrics.items()}
+        # Nobody knows when an evaluator's next checkpoint comes, and nobody waits for it.
+        base = Section.IDLE if self.job_name == EVALUATOR else Section.STEP
+        self._progress.report(done, numbers, base)
+
+    def report_idle(self) -> None:
+        """Say that there is nothing to be counted until the next `report_progress`: nobody waits
+        for progress meanwhile. For callbacks; elsewhere `with ctx.section("idle")` reads better."""
+        self._progress.become(Section.IDLE)
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """What is done inside of this `with` block, and so for how long it may go on without
+        progress: `stall_timeouts` of `TFCluster.run` has a time for each.
+
+        Sections may be nested; the innermost counts, and its end is progress. A "checkpoint" that
+        the chief leaves without an exception tells the coordinator that one was saved.
+
+        Where `model_dir` is a store that checkpoints are copied to, that is told when it is there.
+
+        Args:
+            name: "checkpoint"; "evaluation"; "idle": nobody waits for progress; or "step".
+
+        Raises:
+            ValueError: there is no such section.
+            StoreError: data of a checkpoint for the store was written on another machine.
+        """
+        try:
+            section = Section(name)
+        except ValueError:
+            names = ", ".join(repr(each.value) for each in Section)
+            raise ValueError(f"there is no section {name!r}; there are: {names}") from None
+        entered = self._progress.enter(section)
+        try:
+            yield
+            if section is Section.CHECKPOINT:
+                self._checkpoint_saved()
+        finally:
+            self._progress.leave(entered)
+
+    def keras_callback(self) -> Any:
+        """A Keras callback that reports the steps of `model.fit` and says when it evaluates:
+        `model.fit(..., callbacks=[ctx.keras_callback()])`. For `tf.keras`, whichever Keras that
+        is; for another one, `ReportProgress(ctx, keras=...)` of `executor_agent.keras_progress`.
+        """
+        from executor_agent.keras_progress import ReportProgress
+
+        return ReportProgress(self)
 
     def serve_forever(self) -> None:
         """Run a `tf.distribute.Server` on this member's address until it is told to stop.
@@ -284,6 +267,8 @@ class Context:
         import tensorflow as tf
 
         began = time.monotonic()
+        if self.job_name == WORKER:
+            self._serve_feeds(self.task_index)
         # Kept: a server that is collected tries to stop, which TensorFlow does not implement.
         self._server = tf.distribute.Server(
             training_cluster(self.cluster_spec),
@@ -295,7 +280,7 @@ class Context:
         seconds = time.monotonic() - began
         print(f"tflease: serving TensorFlow on {address} after {seconds:.2f} s", file=sys.stderr)
         # Not server.join(): it never returns, and nothing in Python runs inside it.
-        self._stop.wait()
+        self.wait_for_stop()
 
     def parameter_server_cluster_resolver(self) -> Any:
         """The resolver `tf.distribute.ParameterServerStrategy` wants, read from TF_CONFIG."""
@@ -303,15 +288,7 @@ class Context:
 
         return tf.distribute.cluster_resolver.TFConfigClusterResolver(rpc_layer="grpc")
 
-    def absolute_path(self, path: str) -> str:
-        """`path` made independent of the working directory.
+    def _gfile(self) -> Any:
+        import tensorflow as tf  # it knows the file systems that have URIs
 
-        Args:
-            path: a path, or a URI such as "hdfs://host/x" or "s3a://bucket/x".
-
-        Returns:
-            URIs and absolute paths as they are; relative paths against the working directory of
-            this process. (TensorFlowOnSpark resolved them against Spark's default file system:
-            write the URI where that is meant.)
-        """
-        return path if _URI.match(path) else os.path.abspath(path)
+        return tf.io.gfile

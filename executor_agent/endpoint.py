@@ -11,6 +11,7 @@ import random
 import socket
 import time
 
+from coordinator.core.model import Endpoint
 from executor_agent.addresses import NoSuchAddress, address_in
 from executor_agent.attendance import MustStop
 from executor_agent.core.agent_config import AgentConfig
@@ -20,18 +21,59 @@ _PORT_INTERVAL = 0.2
 _ROUTE_INTERVAL = 1.0
 
 
-async def hold_port(config: AgentConfig) -> HeldPort:
+class HeldPorts:
+    """TensorFlow's, and the one that rows come in at where Spark feeds the member."""
+
+    def __init__(self, tensorflow: HeldPort, feed: HeldPort | None = None) -> None:
+        self._tensorflow, self._feed = tensorflow, feed
+
+    @property
+    def feed_port(self) -> int:
+        """0: the member is not fed."""
+        return self._feed.port if self._feed is not None else 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """As ``AgentConfig.preferred_ports`` has them."""
+        held = (self._tensorflow, self._feed)
+        return tuple(each.port for each in held if each is not None)
+
+    def at(self, host: str) -> Endpoint:
+        """What the member advertises."""
+        return Endpoint(host, self._tensorflow.port, self.feed_port)
+
+    def close(self) -> None:
+        self._tensorflow.close()
+        if self._feed is not None:
+            self._feed.close()
+
+
+async def hold_ports(config: AgentConfig) -> HeldPorts:
+    """Raises MustStop."""
+    preferred = (*config.preferred_ports, 0, 0)
+    tensorflow = await hold_port(config, preferred[0])
+    if config.feed_key is None:
+        return HeldPorts(tensorflow)
+    try:
+        return HeldPorts(tensorflow, await hold_port(config, preferred[1]))
+    except BaseException:
+        tensorflow.close()
+        raise
+
+
+async def hold_port(config: AgentConfig, preferred: int = 0) -> HeldPort:
     """In a thread, because a range may be large; a member of an earlier attempt or run has as long
     to leave its port as the coordinator has to be there. Raises MustStop."""
     give_up_at = time.monotonic() + config.connect_timeout
     while True:
         try:
-            return await asyncio.to_thread(HeldPort, config.ports)
+            return await asyncio.to_thread(HeldPort, config.ports, preferred)
         except NoFreePort as error:
             if time.monotonic() >= give_up_at:
                 raise MustStop(
-                    f"{error}: each member needs one of its own for its whole life, and `ss -tan` "
-                    "there shows who has them; give a wider range (ports=...)"
+                    f"{error}: each member needs one of its own for its whole life, two where "
+                    "Spark feeds it, and `ss -tan` there shows who has them; give a wider range "
+                    "(ports=...)"
                 ) from None
         except OSError as error:
             raise MustStop(f"{socket.gethostname()} gives the member no port: {error}") from None

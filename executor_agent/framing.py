@@ -42,10 +42,13 @@ def encode(message: Mapping[str, object]) -> bytes:
     """The bytes of one message.
 
     Raises:
-        FramingError: the message is over `MAX_MESSAGE_BYTES`.
+        FramingError: the message is over `MAX_MESSAGE_BYTES`, or nested too deeply.
         TypeError: it holds something JSON has no form for.
     """
-    body = json.dumps(message, separators=(",", ":")).encode()
+    try:
+        body = json.dumps(message, separators=(",", ":")).encode()
+    except RecursionError:
+        raise FramingError("a message is nested too deeply to be sent") from None
     if len(body) > MAX_MESSAGE_BYTES:
         raise FramingError(
             f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
@@ -114,6 +117,8 @@ def _decode_body(body: bytes) -> Message:
         message = json.loads(body)
     except ValueError as error:
         raise FramingError(f"a message is not JSON: {error}") from error
+    except RecursionError:
+        raise FramingError("a message is nested too deeply to be read") from None
     if not isinstance(message, dict):
         raise FramingError(f"a message is a JSON {type(message).__name__}, not an object")
     return message

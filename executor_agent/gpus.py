@@ -100,6 +100,21 @@ class HostGpus:
                 return tuple(told.get(sight.uuid, sight) for sight in sights)
             time.sleep(_INTERVAL)
 
+    def lost(self, uuids: Iterable[str]) -> tuple[str, ...]:
+        """Those that no process can use any more, a phrase each. By NVML's own word alone: that it
+        does not answer, or cannot say, proves nothing."""
+        devices = self._ask_or_problem(ANSWER)
+        if isinstance(devices, str):
+            return ()
+        found = []
+        for uuid in uuids:
+            device = devices.get(uuid)
+            if device is not None and device.is_lost:
+                found.append(f"{self._sight(uuid, is_free=False)}: NVML says {device.error!r}")
+            elif device is None and uuid in self._known:
+                found.append(f"{self._sight(uuid, is_free=False)}: NVML shows it no more")
+        return tuple(found)
+
     def _look(self, uuids: tuple[str, ...], timeout: float) -> tuple[GpuSight, ...]:
         # Claims first: what NVML says is to be of a time when nobody had them any more.
         give_up_at = time.monotonic() + min(PATIENCE, timeout)

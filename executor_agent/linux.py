@@ -87,6 +87,20 @@ def prefer_for_oom(points: int) -> None:
         file.write(str(wanted))
 
 
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+
+
+def punch_hole(fd: int, offset: int, size: int) -> None:
+    """Gives these bytes of a file back to its file system: they read as zeros from then on, and
+    all others stay where they are. Raises OSError: not every file system can."""
+    fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    if fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(size)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"fallocate: {os.strerror(number)}")
+
+
 def boot_id() -> str:
     """Identifies this boot: process identities of another one mean nothing."""
     with open("/proc/sys/kernel/random/boot_id") as file:

@@ -10,7 +10,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from coordinator.core.model import LogChunk
+from coordinator.core.log_values import LogChunk
+from executor_agent.bounded_log import BoundedLog, beside
 
 TAIL_BYTES = 8 * 1024
 """How much of a log travels with a report."""
@@ -25,41 +26,48 @@ def tail(path: Path, limit: int = TAIL_BYTES) -> str:
     """The last whole lines of a log, at most ``limit`` bytes, or the end of its last line when
     that alone is longer; "" when there is no log."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - limit))
-            data = file.read(limit)
+        size, data = _end(path, limit)
     except OSError:
         return ""
+    if size < limit and (before := beside(path)).exists():  # a log that was emptied just now
+        with suppress(OSError):
+            more, end = _end(before, limit - len(data))
+            size, data = size + more, end + data
     if size > limit:
         data = data.partition(b"\n")[2].strip() or data
     return data.decode(errors="replace").rstrip()
 
 
-def read(path: Path, offset: int | None, max_bytes: int) -> LogChunk:
-    """A piece of a log from byte ``offset`` on; None: its end, from the beginning of a line where
-    there is one. Raises OSError."""
+def _end(path: Path, limit: int) -> tuple[int, bytes]:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        start = max(0, size - max_bytes) if offset is None else min(offset, size)
-        file.seek(start)
-        data = file.read(max_bytes)
+        file.seek(max(0, size - limit))
+        return size, file.read(limit)
+
+
+def read(log: Path | BoundedLog, offset: int | None, max_bytes: int) -> LogChunk:
+    """A piece of a log from byte ``offset`` on, or from the first one behind it that is left; None:
+    its end, from the beginning of a line where there is one. Raises OSError."""
+    log = log if isinstance(log, BoundedLog) else BoundedLog(log)
+    wanted = max(0, log.size() - max_bytes) if offset is None else offset
+    start, data, size = log.read(wanted, max_bytes)
     if offset is None and start > 0:
         cut = data.find(b"\n") + 1
         if cut < len(data):
             start, data = start + cut, data[cut:]
-    return LogChunk(start, data, max(size, start + len(data)))
+    return LogChunk(start, data, size)
 
 
 class LogCopier:
     """Copies a growing file to a descriptor, each line with a prefix.
 
     On a thread of its own, because the descriptor is a pipe to the executor's JVM: a JVM that
-    stopped reading blocks this thread and nothing else. Losing a line harms nobody (E4).
+    stopped reading blocks this thread and nothing else. Losing a line harms nobody, and is said
+    (E4): what a bounded log has lost before it could be copied.
     """
 
-    def __init__(self, path: Path, prefix: str, target: int = 2) -> None:
-        self._path = path
+    def __init__(self, log: Path | BoundedLog, prefix: str, target: int = 2) -> None:
+        self._log = log if isinstance(log, BoundedLog) else BoundedLog(log)
         self._prefix = prefix.encode()
         self._target = target
         self._finished = threading.Event()
@@ -74,11 +82,18 @@ class LogCopier:
         self._thread.join(timeout)
 
     def _copy(self) -> None:
-        rest = b""
-        with suppress(OSError), self._path.open("rb") as file:
+        rest, position = b"", 0
+        with suppress(OSError):
             while True:
                 last_round = self._finished.wait(_POLL_INTERVAL)
-                while chunk := file.read(_CHUNK_BYTES):
+                while True:
+                    start, chunk, _ = self._log.read(position, _CHUNK_BYTES)
+                    if start > position:
+                        self._write([*([rest] if rest else []), _gone(start - position)])
+                        rest = b""
+                    position = start + len(chunk)
+                    if not chunk:
+                        break
                     *lines, rest = (rest + chunk).split(b"\n")
                     if len(rest) > _MAX_LINE_BYTES:
                         lines.append(rest)
@@ -92,3 +107,7 @@ class LogCopier:
         data = b"".join(self._prefix + line + b"\n" for line in lines)
         while data:
             data = data[os.write(self._target, data) :]
+
+
+def _gone(count: int) -> bytes:
+    return b"(%d bytes of the log were not copied: they came faster than they were read)" % count

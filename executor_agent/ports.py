@@ -30,14 +30,16 @@ class HeldPort:
 
     Args:
         ports: the first and the last port that will do; None: any.
+        preferred: taken if it can be had; 0: none is.
 
     Raises:
         NoFreePort: all of them are taken.
         OSError: no port is to be had at all.
     """
 
-    def __init__(self, ports: tuple[int, int] | None = None) -> None:
-        self._sockets = (_any_port(),) if ports is None else _one_of(*ports)
+    def __init__(self, ports: tuple[int, int] | None = None, preferred: int = 0) -> None:
+        taken = _take_if_free(preferred) if preferred else ()
+        self._sockets = taken or ((_any_port(),) if ports is None else _one_of(*ports))
 
     @property
     def port(self) -> int:
@@ -46,6 +48,13 @@ class HeldPort:
     def close(self) -> None:
         for each in self._sockets:
             each.close()
+
+
+def _take_if_free(port: int) -> tuple[socket.socket, ...]:
+    try:
+        return _take(port)
+    except OSError:
+        return ()
 
 
 def _any_port() -> socket.socket:

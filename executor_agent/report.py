@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from coordinator.core.model import Cause, ExitReport, Proof
 from executor_agent.core import supervision
@@ -46,6 +47,26 @@ def exit_report(
         max_rss_bytes=facts.max_rss_bytes,
         stop_seconds=facts.stop_seconds,
     )
+
+
+_BY_A_LOST_GPU = (
+    Cause.USER_EXCEPTION,
+    Cause.EXIT_CODE,
+    Cause.KILLED_BY_SIGNAL,
+    Cause.PEER_LOST,
+)
+"""What a process may end with by itself whose GPU is gone."""
+
+
+def with_lost_gpus(report: ExitReport, lost: Sequence[str]) -> ExitReport:
+    """``lost``: those of the member's GPUs that nobody can use any more, a phrase each. A process
+    that failed on such a host would not have failed otherwise, as far as anybody can tell."""
+    is_its_own = report.reason == supervision.MEMBER_EXITED
+    if not lost or not is_its_own or report.cause not in _BY_A_LOST_GPU:
+        return report
+    said = ": ".join(filter(None, (report.exception_type, report.message)))
+    message = "; ".join(lost) + (f"; the process said: {said}" if said else "")
+    return replace(report, cause=Cause.GPU_LOST, message=message)
 
 
 def _story(facts: ExitFacts, outcome: Outcome | None, stop_asked: bool, oom: Oom) -> _Story:

@@ -205,9 +205,11 @@ class Sentinel:
                 events.append(on.MemberExited(self._task_let_go(), describe(status)))
 
     def _task_let_go(self) -> bool:
+        """A member that has a grace, and has not begun, leaves by itself as soon as it sees that
+        its task is gone, which may be before we see it (`watcher`)."""
         fd = self._config.task_dead_man_fd
-        let_go = self._kill_with_task and fd is not None and linux.hung_up(fd)
-        if let_go:
+        let_go = fd is not None and linux.hung_up(fd)
+        if let_go and self._kill_with_task:
             self._record.sent(signal.SIGKILL)  # by the kernel, on our behalf
         return let_go
 

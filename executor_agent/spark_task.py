@@ -1,18 +1,18 @@
 """What a Spark task runs: one member, from its slot to its row.
 
-Runs on the main thread of a PySpark worker. Starts a sentinel, waits for it, and returns one row;
-a member that fails does not fail its task, because Spark would spend its retries on it and abort
-the job of the others (ARCHITECTURE.md, "The Spark side"). User code and TensorFlow never run in
-this process.
+Runs on the main thread of a PySpark worker. Starts a sentinel, waits for it, starts the member once
+more where its run is restarted (``incarnations``), and returns one row; a member that fails does
+not fail its task, because Spark would spend its retries on it and abort the job of the others
+(ARCHITECTURE.md, "The Spark side"). User code and TensorFlow never run in this process.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import resource
 import secrets
+import struct
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -21,15 +21,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from executor_agent import logs, member_directory, processes, spark_chain
+from executor_agent import member_directory, processes, spark_chain
 from executor_agent.core.agent_config import AgentConfig
-from executor_agent.core.supervision import MEMBER_LOG, AnchorName
+from executor_agent.core.succession import Predecessor
+from executor_agent.core.supervision import AnchorName
+from executor_agent.incarnations import Incarnations, Row
 from executor_agent.jvm_connection import JvmConnection
-from executor_agent.launcher import SentinelProcess, folder_of
+from executor_agent.launcher import folder_of
 from executor_agent.member_launch import MemberLaunch
-from executor_agent.oom import OomWatch
 from executor_agent.processes import ProcessIdentity
-from executor_agent.report import exit_report
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,9 +54,6 @@ _SECRETS_OF_TLS = "_SPARK_SSL_"
 """How the names of those begin that open the keystores of ``spark.ssl.rpc``."""
 
 
-_NO_EXECUTOR = "the executor's JVM was not found above this Python worker: nothing to hand over to"
-
-
 @dataclass(frozen=True, slots=True)
 class MemberTask:
     """What the driver puts into a job's closure.
@@ -69,6 +66,10 @@ class MemberTask:
     it has ended. "executor": the task returns when the gang has formed, so that its slot is free.
     ``gpus``: for each member of a role, by role name. ``created_at``: when the run was made, Unix
     time. ``tls``: a ``ClientTls`` as plain texts; None: the coordinator speaks plaintext.
+    ``feed_key``: a ``FeedKey`` as plain texts; None: Spark does not feed the members.
+    ``submission``: the number of this job among those of its members. ``restart_causes``: values of
+    ``Cause``. A member that has ended by one of them is started once
+    more in the same task; none: nothing is restarted.
     """
 
     members: tuple[str, ...]
@@ -80,7 +81,7 @@ class MemberTask:
     preload: tuple[str, ...]
     connect_timeout: float
     env: Mapping[str, str] = field(default_factory=dict)
-    log_dir: str | None = None
+    has_log_dir: bool = False
     model_dir: str | None = None
     ports: tuple[int, int] | None = None
     network: str | None = None
@@ -88,6 +89,9 @@ class MemberTask:
     gpus: Mapping[str, int] = field(default_factory=dict)
     created_at: float = 0.0
     tls: Mapping[str, str] | None = field(default=None, repr=False)
+    feed_key: Mapping[str, str] | None = field(default=None, repr=False)
+    restart_causes: tuple[str, ...] = ()
+    submission: int = 0
 
     def for_members(self, members: tuple[str, ...]) -> MemberTask:
         """The same task for the partitions of one job."""
@@ -102,6 +106,7 @@ class MemberTask:
             raise RuntimeError("not in a Spark task")
         member = self.members[context.partitionId()]
         incarnation = f"{context.taskAttemptId()}-{secrets.token_hex(4)}"
+        incarnation += f"-{self.submission}" if self.submission else ""  # `submission_of`
         assigned = gpu_addresses(context.resources())
         yield _row(self._run(member, incarnation, context.cpus(), assigned))
         for _ in batches:  # consumed, so that Spark may use this worker again
@@ -109,37 +114,26 @@ class MemberTask:
 
     def _run(
         self, member: str, incarnation: str, cpus: int, gpus: tuple[str, ...] | None = None
-    ) -> dict[str, Any]:
-        row: dict[str, Any] = {"member": member, "incarnation": incarnation}
-        try:
-            refusal = _address_space_limit()
-            if refusal:
-                return {**row, "refusal": refusal}
-            directory = member_directory.create(self.run_id, member, incarnation)
-        except (OSError, member_directory.UnsafeDirectory) as error:
-            return {**row, "refusal": f"no directory for the member: {error}"}
-        try:
-            jvm = JvmConnection.of_this_worker()
-            launch = self._launch(member, incarnation, directory, cpus, jvm, gpus)
-            if launch.detached and "executor" not in launch.watch:
-                return {**row, "refusal": _NO_EXECUTOR}
-            sentinel = SentinelProcess(launch, lambda: jvm is not None and jvm.is_closed)
-            oom = OomWatch()
-            tombstone = sentinel.run()
-        except OSError as error:  # no process, memory or descriptor to be had, or no cwd
-            return {**row, "refusal": f"the member could not be started: {error}"}
-        if tombstone is None:
-            return {**row, "handed_over": _whereabouts(sentinel.identity, directory)}
-        report = exit_report(
-            tombstone,
-            member_directory.read_outcome(directory),
-            stop_asked=False,  # then the agent has told it, and told it first
-            log_tail=logs.tail(directory / MEMBER_LOG),
-            oom=oom.verdict(tombstone),
+    ) -> Row:
+        refusal = _address_space_limit()
+        if refusal:
+            return {"member": member, "incarnation": incarnation, "refusal": refusal}
+        jvm = JvmConnection.of_this_worker()
+
+        def blueprint(
+            incarnation: str, directory: Path, predecessor: Predecessor | None
+        ) -> MemberLaunch:
+            return self._launch(member, incarnation, directory, cpus, jvm, gpus, predecessor)
+
+        incarnations = Incarnations(
+            self.run_id,
+            member,
+            blueprint,
+            self.restart_causes,
+            is_abandoned=lambda: jvm is not None and jvm.is_closed,
+            has_assigned_gpus=gpus is not None,
         )
-        row["report"] = report.to_json()
-        row["result"] = member_directory.take_result(directory)
-        return row
+        return incarnations.run(incarnation)
 
     def _launch(
         self,
@@ -149,6 +143,7 @@ class MemberTask:
         cpus: int,
         jvm: JvmConnection | None = None,
         assigned_gpus: tuple[str, ...] | None = None,
+        predecessor: Predecessor | None = None,
     ) -> MemberLaunch:
         chain = _chain(jvm)
         role = member.partition(":")[0]
@@ -167,7 +162,7 @@ class MemberTask:
             claim=str(claim),
             grace=self.grace[role],
             connect_timeout=self.connect_timeout,
-            log_dir=self.log_dir,
+            has_log_dir=self.has_log_dir,
             model_dir=self.model_dir,
             ports=self.ports,
             network=self.network,
@@ -175,6 +170,9 @@ class MemberTask:
             gpu_addresses=assigned_gpus,
             created_at=self.created_at,
             tls=self.tls,
+            feed_key=self.feed_key,
+            predecessor=predecessor.incarnation if predecessor is not None else "",
+            preferred_ports=predecessor.ports if predecessor is not None else (),
         )
         preload = [part for name in self.preload for part in ("--preload", name)]
         bootstrap = ["-m", "executor_agent.bootstrap", "--directory", str(directory)]
@@ -196,6 +194,12 @@ class MemberTask:
             cwd=Path.cwd(),
             detached=self.anchor == "executor",
         )
+
+
+def submission_of(incarnation: str) -> int:
+    """Of which of its member's jobs an incarnation is, the first being number 0."""
+    number = incarnation.partition(".")[0].split("-")[2:]
+    return int(number[0]) if number and number[0].isdigit() else 0
 
 
 def member_environment(inherited: Mapping[str, str], path: list[str], cpus: int) -> dict[str, str]:
@@ -285,13 +289,21 @@ def _executor_id(chain: Mapping[AnchorName, ProcessIdentity]) -> str:
     return "driver" if executor is not None else ""
 
 
-def _whereabouts(sentinel: ProcessIdentity, directory: Path) -> str:
-    where = {"pid": sentinel.pid, "create_time": sentinel.create_time, "directory": str(directory)}
-    return json.dumps(where)
-
-
 def _row(values: Mapping[str, Any]) -> pa.RecordBatch:
     import pyarrow as pa
 
-    schema = pa.schema([*((name, pa.string()) for name in _TEXTS), ("result", pa.binary())])
-    return pa.RecordBatch.from_pylist([{name: values.get(name) for name in schema.names}], schema)
+    types = {**dict.fromkeys(_TEXTS, pa.string()), "result": pa.binary()}
+    columns = [_column(values.get(name), kind) for name, kind in types.items()]
+    return pa.RecordBatch.from_arrays(columns, names=list(types))
+
+
+def _column(value: str | bytes | None, kind: pa.DataType) -> pa.Array:
+    """Of one value. Made from buffers, because ``pa.array`` imports pandas to ask whether a list is
+    one of its own, which costs more than the rest of the task."""
+    import pyarrow as pa
+
+    if value is None:
+        return pa.nulls(1, kind)
+    data = value.encode() if isinstance(value, str) else value
+    offsets = struct.pack("=ii", 0, len(data))
+    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,14 @@ from coordinator.cli import completion, connection
 
 if TYPE_CHECKING:
     from coordinator.client import RunClient
-    from coordinator.core.model import MemberId, RunId
+    from coordinator.core.log_values import LogChunk
+    from coordinator.core.model import MemberId, RunId, RunView
+
+_LOOK_INTERVAL = 0.25
+"""Seconds between two looks at a run whose logs are followed."""
+
+_PATIENCE = 60.0
+"""Seconds without a coordinator after which they are not followed any more."""
 
 
 def logs(
@@ -34,6 +43,12 @@ def logs(
             "--bytes", min=1, max=1 << 20, help="How much of the end of each log, at most."
         ),
     ] = 16 * 1024,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", "-f", help="Go on with what comes, until the run has ended, or Ctrl-C."
+        ),
+    ] = False,
     coordinator: connection.Coordinator = None,
     token_file: connection.TokenFile = None,
     ca_file: connection.CaFile = None,
@@ -49,7 +64,8 @@ def logs(
     """Print the end of a member's log, read from its executor now.
 
     Of a member that has ended only the last 8 KiB are left here; its whole log is on its executor,
-    where `tflease status RUN` says.
+    where `tflease status RUN` says. --follow begins with that end, goes on through restarts, and
+    says what could not be read: lines that begin with "[tflease]" are not the members'.
 
     Exit codes: 0 done; 1 the coordinator cannot be reached or refuses, or a log could not be read;
     2 the command line or the configuration file makes no sense, or the run has no such member; 3
@@ -58,9 +74,12 @@ def logs(
     Examples:
 
     * `tflease logs 3fa9 worker:1`
+    * `tflease logs 3fa9 --follow`
     * `tflease logs 3fa9 --bytes 100000 > all.log`
     * `tflease logs 3fa9 --json`
     """
+    if follow and as_json:
+        connection.give_up("--follow prints lines: leave out --json", connection.USAGE)
     place = connection.Place(coordinator, token_file, ca_file, cert_file, key_file)
     with connection.connect(place) as connected:
         chosen = connection.choose(connected.client.list(), run)
@@ -70,6 +89,9 @@ def logs(
                 f"run {chosen.run_id} has no member {member!r}: {', '.join(known)}",
                 connection.USAGE,
             )
+        if follow:
+            _follow(connected.client, chosen, member, size)
+            return
         wanted = [known[member]] if member is not None else list(known.values())
         found: list[_Log] = []
         for each in wanted:
@@ -81,6 +103,48 @@ def logs(
             typer.echo(json.dumps({**plain, "logs": [log.plain() for log in found]}, indent=2))
         if any(log.problem for log in found):
             raise typer.Exit(connection.FAILED)
+
+
+def _follow(client: RunClient, run: RunView, member: str | None, size: int) -> None:
+    from coordinator.log_following import follow
+
+    followed = _Followed(client, run)
+    with suppress(KeyboardInterrupt):
+        for line in follow(followed, member, last_bytes=size):
+            typer.echo(line)
+    if followed.lost():
+        raise typer.Exit(connection.FAILED)
+
+
+class _Followed:
+    """A run that is looked at again and again. A ``log_following.LogSource``."""
+
+    def __init__(self, client: RunClient, run: RunView) -> None:
+        self._client = client
+        self._run = run
+        self._seen_at = time.monotonic()
+        self._due_at = self._seen_at + _LOOK_INTERVAL
+
+    def view(self) -> RunView:
+        """Raises UnknownRun: the coordinator has begun anew, or has forgotten the run."""
+        from coordinator.core.errors import CoordinatorUnavailable, LimitExceeded
+
+        if time.monotonic() >= self._due_at:
+            with suppress(CoordinatorUnavailable, LimitExceeded):  # until that lasts
+                self._run = self._client.get(self._run.run_id)
+                self._seen_at = time.monotonic()
+            self._due_at = time.monotonic() + _LOOK_INTERVAL
+        return self._run
+
+    def read(self, member: MemberId, offset: int | None, max_bytes: int) -> LogChunk:
+        return self._client.read_log(self._run.run_id, member, offset, max_bytes)
+
+    def lost(self) -> str:
+        away = time.monotonic() - self._seen_at
+        return f"no answer from its coordinator for {away:.0f} s" if away > _PATIENCE else ""
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(min(seconds, _LOOK_INTERVAL))
 
 
 @dataclass(frozen=True, slots=True)

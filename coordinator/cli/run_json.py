@@ -12,6 +12,7 @@ from coordinator.core.model import (
     Failure,
     MemberPhase,
     MemberView,
+    Restart,
     RunView,
 )
 
@@ -37,12 +38,31 @@ def run_summary(run: RunView) -> JsonObject:
         "members_ended": sum(phase.has_ended for phase in phases),
         "waiting_for": list(run.diagnosis),
         "failure": _failure(run.failure),
+        "restart_count": run.restart_count,
     }
 
 
 def run_with_members(run: RunView) -> JsonObject:
     """All of it."""
-    return {**run_summary(run), "members": [_member(member) for member in run.members]}
+    return {
+        **run_summary(run),
+        "restart_at": None if run.restart_at is None else time_text(run.restart_at),
+        "restarts": [_restart(restart) for restart in run.restarts],
+        "members": [_member(member) for member in run.members],
+    }
+
+
+def _restart(restart: Restart) -> JsonObject:
+    return {
+        "at": time_text(restart.at),
+        "generation": restart.generation,
+        "cause": restart.cause.value,
+        "summary": restart.summary,
+        "member": str(restart.member) if restart.member else None,
+        "host": restart.host or None,
+        "step": restart.step,
+        "alone": restart.alone,
+    }
 
 
 def _member(member: MemberView) -> JsonObject:
@@ -58,6 +78,7 @@ def _member(member: MemberView) -> JsonObject:
         "address": member.endpoint.address if member.endpoint else None,
         "attempt": member.incarnation,
         "step": member.step,
+        "section": member.section.value,
         # What JSON has no number for: not a number, infinity.
         "metrics": {
             name: value if math.isfinite(value) else None for name, value in member.metrics.items()

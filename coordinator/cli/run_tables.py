@@ -8,12 +8,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.core.model import ExitReport, MemberPhase, MemberView, RunPhase, RunView
+from coordinator.core import diagnosis
+from coordinator.core.model import ExitReport, Failure, MemberPhase, MemberView, RunPhase, RunView
+
+_RESTARTS = 10
+"""So many of a run's restarts are shown."""
 
 _STYLES = {
     RunPhase.RUNNING: "green",
     RunPhase.SUCCEEDED: "green",
     RunPhase.STOPPING: "yellow",
+    RunPhase.RESTARTING: "yellow",
     RunPhase.FORMING: "yellow",
     RunPhase.FAILED: "bold red",
 }
@@ -48,11 +53,25 @@ def one_run(run: RunView, now: float) -> RenderableType:
     lines: list[RenderableType] = [head]
     if run.stop_reason:
         lines.append(_text(f"stopped because: {run.stop_reason}"))
+    lines += [_text(line) for line in _restarts(run)]
     lines += [_text(f"waiting for {sentence}") for sentence in run.diagnosis]
     if run.failure is not None:
         lines.append(Text(clean(f"failed: {run.failure.summary}"), style="bold red"))
-        lines += [_text(f"  also: {other}") for other in run.failure.others]
+        lines += [_text(f"  also: {other}") for other in _others(run.failure, run)]
     return Group(*lines, Text(""), _member_table(run, now))
+
+
+def _others(failure: Failure, run: RunView) -> tuple[str, ...]:
+    """Once the outcome is known the restarts come last among them, and were told already."""
+    others = failure.others
+    return others[: len(others) - len(run.restarts)] if run.settled else others
+
+
+def _restarts(run: RunView) -> list[str]:
+    """The latest of them."""
+    shown = diagnosis.history(run)[-_RESTARTS:]
+    more = run.restart_count - len(shown)
+    return [*[f"{more} restarts before these:"] * (bool(shown) and more > 0), *shown]
 
 
 def _member_table(run: RunView, now: float) -> Table:

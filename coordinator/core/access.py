@@ -102,6 +102,8 @@ CALLS: Mapping[str, frozenset[Role]] = {
     "ReservationService/Attend": _OF_AGENTS,
     "LogService/ReadLog": _EVERYBODY,
     "EventService/WatchEvents": _EVERYBODY,
+    "FileService/SendFiles": _OF_AGENTS,
+    "FileService/ReceiveFiles": _OF_OWNERS,
     "GpuLeaseService/ListGpus": _LOOKING_AT_ALL,
     "GpuLeaseService/ReportGpus": _OF_OPERATORS,
     "GpuLeaseService/InspectGpus": _OF_OPERATORS,

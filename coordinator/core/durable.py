@@ -22,13 +22,16 @@ sessions of members and owners, and the places in the queue of calls that wait (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from itertools import repeat
+from typing import Any, ClassVar, Protocol
 
-from coordinator.core.durable_values import Codec, check_names
+from coordinator.core.durable_values import Codec, Load, codec, columns_of
+from coordinator.core.policy import NO_RESTARTS, RestartPolicy
+from coordinator.core.stall_timeouts import StallTimeouts
 
-STATE_VERSION = 1
+STATE_VERSION = 3
 """Of the records below. Another field, or another meaning of one, is another version, and a step
 in ``MIGRATIONS``."""
 
@@ -42,7 +45,8 @@ Record = dict[str, Any]
 
 _NEVER = float("inf")
 _UNSET = object()
-_Read = TypeVar("_Read")
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+_PORTION = 500  # records that are read at once: few enough for the processor's caches
 
 
 class BrokenRecord(ValueError):
@@ -130,12 +134,19 @@ class Tracked:
     DURABLE: ClassVar[Mapping[str, Codec]] = {}
 
     _fields: ClassVar[list[tuple[str, str, Codec]]] = []
+    _row: ClassVar[Codec]
     _key: Key
     _ledger: Ledger | None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._fields = [(name, name.lstrip("_"), each) for name, each in cls.DURABLE.items()]
+        columns = columns_of({field: each for _, field, each in cls._fields})
+
+        def load(plains: Sequence[Any], offset: float) -> Sequence[Any]:
+            return [*zip(*columns(plains, offset), strict=True)]
+
+        cls._row = Codec(cls.record, load)
 
     def track(self, ledger: Ledger | None, kind: str, key: str) -> None:
         """Who is told, and under which name."""
@@ -163,6 +174,12 @@ class Tracked:
         """As it is now."""
         return {field: each.dump(getattr(self, name), offset) for name, field, each in self._fields}
 
+    def restore_from(self, records: Records) -> None:
+        """Sets all attributes in ``DURABLE``, of which nobody is told. Raises BrokenRecord."""
+        values = records.take(self._key, self._row)
+        for _ in map(object.__setattr__, repeat(self), self.DURABLE, values):
+            pass  # faster than a loop with calls
+
     def forget(self) -> None:
         """Nobody needs its record any more."""
         if self._ledger is not None:
@@ -179,6 +196,7 @@ class Records:
         self.now = now
         self._offset = offset
         self._by_kind: dict[str, dict[str, Mapping[str, Any]]] = {}
+        self._loaded: dict[tuple[str, Load], dict[str, Any]] = {}
         for (kind, key), record in records.items():
             self._by_kind.setdefault(kind, {})[key] = record
 
@@ -192,26 +210,41 @@ class Records:
 
     def value(self, kind: str, key: str, codec: Codec) -> Any:
         """A value that does not change. Raises BrokenRecord."""
-        return self._read((kind, key), lambda record: codec.load(record, self._offset))
+        return self.take((kind, key), codec)
 
     def load(self, thing: Tracked) -> None:
         """Sets all durable attributes. Raises BrokenRecord."""
-        self._read(thing.record_key, lambda record: self._load(thing, record))
+        thing.restore_from(self)
 
-    def _load(self, thing: Tracked, record: Mapping[str, Any]) -> None:
-        wanted = thing._fields
-        check_names(record, {field for _, field, _ in wanted})
-        for name, field, each in wanted:
-            object.__setattr__(thing, name, each.load(record[field], self._offset))
-
-    def _read(self, key: Key, read: Callable[[Mapping[str, Any]], _Read]) -> _Read:
-        record = self._by_kind.get(key[0], {}).pop(key[1], None)
+    def take(self, key: Key, codec: Codec) -> Any:
+        """The value of a record. All of its kind are read when the first one is asked for. Raises
+        BrokenRecord."""
+        kind, name = key
+        records = self._by_kind.get(kind, {})
+        loaded = self._loaded.get((kind, codec.load))
+        if loaded is None:
+            loaded = self._loaded[kind, codec.load] = self._load_all(records, codec.load)
+        record = records.pop(name, None)
         if record is None:
             raise BrokenRecord(key, "it is missing")
+        if name in loaded:
+            return loaded.pop(name)
         try:
-            return read(record)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return codec.load([record], self._offset)[0]
+        except _UNREADABLE as error:
             raise BrokenRecord(key, repr(error)) from error
+
+    def _load_all(self, records: Mapping[str, Any], load: Load) -> dict[str, Any]:
+        """Nothing when one of them cannot be read: they are then read one by one, so that it is
+        named."""
+        plains = [*records.values()]
+        loaded: list[Any] = []
+        try:
+            for first in range(0, len(plains), _PORTION):
+                loaded += load(plains[first : first + _PORTION], self._offset)
+        except _UNREADABLE:
+            return {}
+        return dict(zip(records, loaded, strict=True))
 
     def check_all_read(self) -> None:
         """Raises BrokenRecord when one belongs to nothing."""
@@ -232,7 +265,37 @@ class Records:
 
 Migration = Callable[[Mapping[Key, Record]], Mapping[Key, Record]]
 
-MIGRATIONS: Mapping[int, Migration] = {}
+
+def _with_feed_ports(records: Mapping[Key, Record]) -> Mapping[Key, Record]:
+    """Version 2: an endpoint says where Spark's feeders reach the member. Nobody was fed before."""
+    return {
+        key: {**record, "endpoint": {**record["endpoint"], "feed_port": 0}}
+        if key[0] == "member" and record.get("endpoint")
+        else record
+        for key, record in records.items()
+    }
+
+
+def _with_restarts(records: Mapping[Key, Record]) -> Mapping[Key, Record]:
+    """Version 3: runs that may restart, and members that may be late. Nobody was before."""
+    never = StallTimeouts(start=None, step=None, checkpoint=None, evaluation=None)
+    added: dict[str, Record] = {
+        "run": {"restart_at": "inf"},
+        "member": {"section": "start"},
+        "spec": {
+            "restart": codec(RestartPolicy).dump(NO_RESTARTS, 0.0),
+            "stall": codec(StallTimeouts).dump(never, 0.0),
+        },
+    }
+    numbers = dict.fromkeys(("count", "undone", "in_a_row", "best_step"), 0)
+    nothing: Record = {**numbers, "best_saved": 0.0, "latest": []}
+    return {
+        **{key: {**record, **added.get(key[0], {})} for key, record in records.items()},
+        **{("restarts", run_id): nothing for kind, run_id in records if kind == "run"},
+    }
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _with_feed_ports, 2: _with_restarts}
 """By the version that a step starts from; it ends with the next one."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator.core.gpu import LeaseToken
-from coordinator.core.model import ClusterSpec, IncarnationId, MemberId, RunId
+from coordinator.core.model import ClusterSpec, IncarnationId, MemberId, Restart, RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class SendStart:
 
 @dataclass(frozen=True, slots=True)
 class SendStop:
-    """Tell a member to stop; ``grace`` in seconds."""
+    """Tell a member to stop; ``grace`` in seconds. ``again``: its task may stay, another process
+    is likely to be started there."""
 
     run_id: RunId
     member: MemberId
@@ -50,6 +51,16 @@ class SendStop:
     generation: int
     reason: str
     grace: float
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStack:
+    """Ask a member's agent where the threads of its process stand."""
+
+    run_id: RunId
+    member: MemberId
+    incarnation: IncarnationId
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,14 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted:
+    """A failure is answered with a restart."""
+
+    run_id: RunId
+    restart: Restart
+
+
+@dataclass(frozen=True, slots=True)
 class GpusGranted:
     """A request for GPUs that no run has made has all of them."""
 
@@ -129,7 +148,7 @@ class GpusRefused:
     why: tuple[str, ...]
 
 
-Command = SendStart | SendStop | InspectGpus | ClaimGpus
+Command = SendStart | SendStop | DumpStack | InspectGpus | ClaimGpus
 """What goes to a member's agent, by way of its session."""
 
 Effect = (
@@ -137,6 +156,7 @@ Effect = (
     | StandBy
     | Command
     | RunChanged
+    | Restarted
     | Noted
     | GpusGranted
     | GpusRefused

@@ -16,6 +16,7 @@ from coordinator.core import verdict
 from coordinator.core.completion import STOP_STAGES
 from coordinator.core.durable import Constant, Ledger, Records, Tracked
 from coordinator.core.durable_values import Instant, codec
+from coordinator.core.holdout import Holdout
 from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.member import Member
 from coordinator.core.model import (
@@ -49,6 +50,10 @@ class Kind(enum.Enum):
 _OBSERVED = codec(verdict.Observed)
 
 
+def _is_unsettled(member: Member) -> bool:
+    return not member.is_settled
+
+
 class Ending(Tracked):
     """Mutable state of a run's end.
 
@@ -63,6 +68,8 @@ class Ending(Tracked):
         "_run_id",
         "_spec",
         "_stage_deadline",
+        "_unsettled",
+        "_unsettled_of",
         "_verdict_deadline",
         "failure",
         "kind",
@@ -95,6 +102,11 @@ class Ending(Tracked):
         self._run_id = run_id
         self._spec = spec
         self._members = members
+        self._unsettled = Holdout(members, _is_unsettled)
+        self._unsettled_of = [
+            Holdout([each for each in members if each.id.role in roles], _is_unsettled)
+            for roles in STOP_STAGES
+        ]
         self._grace = grace
         self._observed: list[verdict.Observed] = []
         self._stage_deadline = _NEVER
@@ -165,18 +177,17 @@ class Ending(Tracked):
         return told
 
     def _waits_for_culprit(self, now: float) -> bool:
-        everybody = all(member.is_settled for member in self._members)
-        if self.kind is not Kind.FAILED or self.failure is not None or everybody:
+        if self.kind is not Kind.FAILED or self.failure is not None:
             return False
-        return now < self._verdict_deadline
+        return now < self._verdict_deadline and self._unsettled.find() is not None
 
     def _in_stage(self) -> list[Member]:
         return [member for member in self._members if member.id.role in STOP_STAGES[self.stage]]
 
     def _stage_is_over(self, now: float) -> bool:
-        waiting = [member for member in self._in_stage() if not member.is_settled]
-        if waiting and now < self._stage_deadline:
+        if now < self._stage_deadline and self._unsettled_of[self.stage].find() is not None:
             return False
+        waiting = [member for member in self._in_stage() if not member.is_settled]
         for member in waiting:
             member.move(MemberTrigger.LOSE, now)
             text = "its agent is heard of, but did not stop it in time"

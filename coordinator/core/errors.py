@@ -83,6 +83,32 @@ class ReleaseUnproven(TfleaseError):
     reason = "RELEASE_UNPROVEN"
 
 
+class FeedMismatch(TfleaseError, ValueError):
+    """Rows are not what the feed can take, or was told to expect; the message names the columns."""
+
+    reason = "FEED_MISMATCH"
+
+
+class FeedFailed(TfleaseError):
+    """The Spark job that feeds failed by itself: a function of the user's raised, a file is gone.
+    The members live on and can be fed again."""
+
+    reason = "FEED_FAILED"
+
+
+class FeedMiscounted(FeedFailed):
+    """Feeders delivered one number of rows, and members took another: what was trained on is not
+    what was asked for. A bug of ours."""
+
+    reason = "FEED_MISCOUNTED"
+
+
+class FeedStalled(FeedFailed, TimeoutError):
+    """Neither Spark nor the members moved for long; the message says who waits for what."""
+
+    reason = "FEED_STALLED"
+
+
 class CoordinatorUnavailable(TfleaseError):
     """The coordinator cannot be reached, or ended."""
 

@@ -20,6 +20,7 @@ from coordinator.core.model import (
     Slots,
     TaskState,
 )
+from coordinator.core.stall_timeouts import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,12 @@ class OwnerLeft:
 
 @dataclass(frozen=True, slots=True)
 class SchedulingReported:
-    """What Spark says of slots and of members' tasks."""
+    """What Spark says of slots and of members' tasks. ``restarts``: how many the driver knew of."""
 
     run_id: RunId
     slots: Slots
     tasks: Mapping[MemberId, TaskState] = field(default_factory=dict)
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,15 @@ class ProgressMade(_FromMember):
     generation: int
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    section: Section = Section.STEP
+
+
+@dataclass(frozen=True, slots=True)
+class StackDumped(_FromMember):
+    """The answer to ``DumpStack``: where the threads of its process stand, its main thread first.
+    Empty: that could not be had."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +194,7 @@ MemberEvent = (
     | MainEntered
     | ProgressMade
     | ProcessEnded
+    | StackDumped
     | GpusInspected
     | GpusClaimed
 )

@@ -40,7 +40,7 @@ class Gang(Tracked):
         """After the members and the book."""
         records.load(self)
         self.leases.restore(records)
-        if self.generation:
+        if self.leases.has_started:
             self._assemble()
 
     def forget(self) -> None:
@@ -60,6 +60,17 @@ class Gang(Tracked):
             member.move(MemberTrigger.START, now)
             member.commands = ()  # what it was told of GPUs counts no more
         return [self.start_command(member) for member in self._members]
+
+    def disband(self) -> None:
+        """All members have ended; others are to come in their places."""
+        self._cluster_spec = {}
+        self.leases.renew_all()
+
+    def rejoin(self, member: Member, now: float) -> SendStart:
+        """A member starts again alone: the others have never stopped."""
+        member.move(MemberTrigger.START, now)
+        member.commands = ()
+        return self.start_command(member)
 
     def _assemble(self) -> None:
         self._cluster_spec = roster.cluster_spec(

@@ -233,6 +233,17 @@ class GangLeases(Tracked):
         self._round += 1
         return [self._claim(member) for member in holders if member.is_watched]
 
+    def renew_all(self) -> None:
+        """All members have ended, and another generation is to have GPUs: it asks anew. What the
+        last one has not proven free is the book's business."""
+        self._round += 1
+        self._request, self._has_asked, self._is_granted = None, False, False
+        self._since, self._shortage = None, {}
+        self._inspected.clear()
+        self.has_started = False
+        for member in self._members.values():
+            member.granted, member.is_claiming, member.commands = {}, False, ()
+
     def said_last(self, member: Member) -> list[Effect]:
         """What a member's lost session may not have delivered. Nothing after the start: everybody
         has claimed, and descriptors that the agent has passed on cannot be claimed again."""

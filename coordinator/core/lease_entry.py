@@ -70,9 +70,10 @@ class Entry(Tracked):
     @classmethod
     def restore(cls, uuid: str, records: Records, ledger: Ledger | None) -> Entry:
         """As it was; its holder has its full time to be heard of. Raises BrokenRecord."""
-        entry = cls(uuid, "", "", records.now)
-        records.load(entry)
+        entry = cls.__new__(cls)
         entry.track(ledger, "gpu", uuid)
+        entry.uuid, entry.renewed_at = uuid, records.now
+        records.load(entry)  # all else that `__init__` sets
         if entry.state is LeaseState.UNPROVEN:
             until = records.postponed(entry.since + QUARANTINE_AFTER, QUARANTINE_AFTER)
             entry.since = until - QUARANTINE_AFTER

@@ -10,7 +10,8 @@ from coordinator.core.durable_values import codec
 from coordinator.core.gpu import LeaseToken
 from coordinator.core.lease_news import Acquired
 
-_KEPT = 10_000  # that are over, so that none of them is taken for a new one
+KEPT_OVER = 10_000
+"""So many requests that are over are remembered, so that none of them is taken for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Requests:
                 del self._uuids[token.number]
             if self._ledger is not None:
                 self._ledger.remove(("grant", request_id))
-        while len(self._over) > _KEPT:
+        while len(self._over) > KEPT_OVER:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:

@@ -144,13 +144,19 @@ class Machine:
                 effects: list[Effect] = []
                 for run in self._due(now):
                     effects += run.pass_time(now)
-                    self._deadlines.arm(run.run_id, run)
+                    self._look_again(run)
                 return effects
             case _:
                 run = self._run(event.run_id)
                 effects = _to_run(run, event, now)
-                self._deadlines.arm(run.run_id, run)
+                self._look_again(run)
                 return effects
+
+    def _look_again(self, run: Run) -> None:
+        """Its deadline may be earlier than before, and it may form once more."""
+        self._deadlines.arm(run.run_id, run)
+        if run.phase is RunPhase.FORMING:
+            self._forming[run.run_id] = run
 
     def _forget_old(self) -> None:
         ended = [run for run in self._runs.values() if run.phase.is_terminal]

@@ -20,6 +20,7 @@ from coordinator.core.model import (
     MemberView,
     TaskState,
 )
+from coordinator.core.stall_timeouts import Section
 from coordinator.core.transitions import MemberTrigger, next_member_phase
 
 
@@ -33,6 +34,9 @@ class Member(Tracked):
     Of its GPUs (``gang_leases``): ``offer`` are those that it can have where it is, ``granted``
     those that it has, ``is_claiming`` until its agent has claimed them on its host, ``commands``
     what its agent was told of them and still counts.
+
+    ``progress_at``: when it made progress last, ``section``: what it says that it is doing,
+    ``stack``: where it stood when it was asked last.
     """
 
     __slots__ = (
@@ -51,6 +55,9 @@ class Member(Tracked):
         "past",
         "phase",
         "phase_at",
+        "progress_at",
+        "section",
+        "stack",
         "step",
         "stop_sent",
         "task",
@@ -69,6 +76,7 @@ class Member(Tracked):
         "task": codec(TaskState),
         "step": codec(int),
         "metrics": codec(Mapping[str, float]),
+        "section": codec(Section),
         "offer": codec(tuple[str, ...]),
         "granted": codec(Mapping[str, LeaseToken]),
         "is_claiming": codec(bool),
@@ -93,6 +101,9 @@ class Member(Tracked):
         self.task = TaskState()
         self.step = 0
         self.metrics: Mapping[str, float] = {}
+        self.section = Section.START
+        self.progress_at = now
+        self.stack = ""
         self.offer: tuple[str, ...] = ()
         self.granted: Mapping[str, LeaseToken] = {}
         self.is_claiming = False
@@ -114,7 +125,15 @@ class Member(Tracked):
         self.exit = None
         self.is_ready = self.stop_sent = False
         self.step, self.metrics = 0, {}
+        self.section, self.progress_at, self.stack = Section.START, now, ""
         self.last_heard_at = now
+
+    def renew(self, now: float) -> None:
+        """It is to start again: another incarnation will take the slot. How the last one ended is
+        in the history of the run, and no part of the next verdict."""
+        self.move(MemberTrigger.RENEW, now)
+        self.exit = None
+        self.task = TaskState()
 
     def has_been_held_by(self, incarnation: IncarnationId) -> bool:
         """True for an attempt that holds the slot or once did."""
@@ -124,6 +143,11 @@ class Member(Tracked):
     def is_watched(self) -> bool:
         """True while silence has consequences."""
         return self.phase.is_live or self.phase is MemberPhase.LOST
+
+    @property
+    def is_rejoining(self) -> bool:
+        """True of one that is not there yet; in a gang at work it starts again alone."""
+        return self.phase in (MemberPhase.EXPECTED, MemberPhase.RESERVED, MemberPhase.READY)
 
     @property
     def is_settled(self) -> bool:
@@ -148,6 +172,7 @@ class Member(Tracked):
             task=self.task,
             step=self.step,
             metrics=dict(self.metrics),
+            section=self.section,
             gpus=tuple(self.granted),
             gpu_obstacles=obstacles,
         )

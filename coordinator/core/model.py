@@ -1,7 +1,7 @@
 """The vocabulary: ids, roles, phases, causes, and what a run and its members look like.
 
-Values only; nothing here decides. Instants (``*_at``) are seconds on the clock that the caller
-passes to the machine, durations are float seconds.
+Values only. Instants (``*_at``) are seconds on the clock of whoever passes them, durations are
+float seconds.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import enum
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import NewType
+from typing import Annotated, NewType
 
+from coordinator.core.causes import Cause as Cause  # noqa: PLC0414 part of the vocabulary
 from coordinator.core.errors import InvalidRun
 from coordinator.core.gpu import GpuSight
 from coordinator.core.loopback import is_loopback
+from coordinator.core.policy import NO_RESTARTS, RestartPolicy
+from coordinator.core.stall_timeouts import DEFAULT_STALL_TIMEOUTS, Section, StallTimeouts
 
 VERSION = "0.1.0"
 """Of tflease; driver and executors must have the same."""
@@ -38,6 +41,7 @@ class RunPhase(enum.Enum):
 
     FORMING = "forming"
     RUNNING = "running"
+    RESTARTING = "restarting"
     STOPPING = "stopping"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -70,31 +74,6 @@ class MemberPhase(enum.Enum):
     def has_ended(self) -> bool:
         """True when nothing more is waited for: proven gone, never begun, or fenced."""
         return self in (MemberPhase.EXITED, MemberPhase.STOPPED, MemberPhase.FENCED)
-
-
-class Cause(enum.Enum):
-    """Why a member ended. What a policy decides by (ARCHITECTURE.md, "The verdict")."""
-
-    COMPLETED = "completed"
-    USER_EXCEPTION = "user exception"
-    EXIT_CODE = "exit code"
-    KILLED_BY_SIGNAL = "killed by signal"
-    OUT_OF_MEMORY = "out of memory"
-    LOST_CONTACT = "lost contact"
-    PREEMPTED = "preempted"
-    PEER_LOST = "peer lost"
-    PRELOAD_FAILED = "preload failed"
-    PAYLOAD_FAILED = "payload failed"
-    TASK_FAILED = "task failed"
-    AGENT_LOST = "agent lost"
-    GANG_INCOMPLETE = "gang incomplete"
-    UNREACHABLE = "peers unreachable"
-    STALLED = "stalled"
-    STOPPED = "stopped"
-
-    @property
-    def is_failure(self) -> bool:
-        return self not in (Cause.COMPLETED, Cause.STOPPED)
 
 
 class Proof(enum.Enum):
@@ -150,9 +129,8 @@ class Roles:
         if not isinstance(value, Mapping):
             raise InvalidRun(f"roles must be Roles(...) or a mapping, not {value!r}")
         known = [item.name for item in fields(cls)]
-        for name in value:
-            if name not in known:
-                raise InvalidRun(f"unknown role {name!r}: roles are {', '.join(known)}")
+        for name in value.keys() - set(known):
+            raise InvalidRun(f"unknown role {name!r}: roles are {', '.join(known)}")
         return cls(**value)
 
     def count(self, role: Role) -> int:
@@ -167,10 +145,11 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a member's TensorFlow process listens, as the other members reach it."""
+    """Where a member is reached by the others' TensorFlow and, unless 0, by Spark's feeders."""
 
     host: str
     port: int
+    feed_port: int = 0
 
     @property
     def address(self) -> str:
@@ -217,7 +196,8 @@ class RunSpec:
     ``completion``: the roles whose members must all finish for the run to be complete; empty
     means the default rule (``completion.default_roles``). ``owner_timeout``: how long the owner may
     be away before the run is cancelled; None where the coordinator watches it by itself. ``gpus``:
-    for each member of a role.
+    for each member of a role. ``restart``: what becomes of failures. ``stall``: how long a member
+    may be without progress.
     """
 
     roles: Roles
@@ -232,6 +212,8 @@ class RunSpec:
     tflease_version: str = ""
     owner_timeout: float | None = None
     gpus: Roles = Roles()
+    restart: RestartPolicy = NO_RESTARTS
+    stall: StallTimeouts = DEFAULT_STALL_TIMEOUTS
 
     def __post_init__(self) -> None:
         if self.roles.total == 0:
@@ -268,6 +250,9 @@ class RunSpec:
 
 MAX_MEMBERS = 10_000
 """What one coordinator is built for; a number beyond it is a slip or an attack."""
+
+LAST_GENERATION = "the members of the last generation"
+"""For whom an attempt stands by while a gang restarts."""
 
 MAX_GRACE = 600.0
 """Seconds; a longer grace would hold a slot and a GPU that Spark believes to be free."""
@@ -326,6 +311,23 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """A failure that was answered with a restart. ``at``: when it was decided, Unix seconds for
+    others. ``generation``: the one that it ended. ``member``: who is to blame, and ``host`` where
+    it was; ``step``: the highest that any member had told. ``alone``: only that member, not the
+    gang."""
+
+    at: Annotated[float, "instant"]
+    generation: int
+    cause: Cause
+    summary: str
+    member: MemberId | None = None
+    host: str = ""
+    step: int = 0
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TaskState:
     """What Spark says of a member's task. ``message``: why it failed, or why it may not have been
     started."""
@@ -360,11 +362,14 @@ class MemberView:
     metrics: Mapping[str, float] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
     gpu_obstacles: tuple[str, ...] = ()
+    section: Section = Section.START
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as others see it. ``settled``: the outcome cannot change any more."""
+    """A run as others see it. ``settled``: the outcome cannot change any more. ``restarts``: the
+    latest, and ``restart_count`` all of them; ``restart_at``: when the next generation may form,
+    while that is put off."""
 
     run_id: RunId
     spec: RunSpec
@@ -378,23 +383,6 @@ class RunView:
     settled: bool = False
     slots: Slots = Slots()
     diagnosis: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LogChunk:
-    """A piece of a member's log. ``offset``: where it begins, in bytes; None where that is not
-    known, because only the tail of an ended member's log is left. ``size``: of the whole log now.
-    """
-
-    offset: int | None
-    data: bytes = field(repr=False)
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadLog:
-    """Asks an agent for a piece of its member's log. ``offset`` None: its end."""
-
-    request_id: str
-    offset: int | None
-    max_bytes: int
+    restarts: tuple[Restart, ...] = ()
+    restart_count: int = 0
+    restart_at: float | None = None

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from coordinator.core import invariants, liveness, roster
+from coordinator.core import completion, invariants, liveness, roster, stalls
 from coordinator.core.durable import COME_BACK, Constant, Ledger, Records, Tracked
 from coordinator.core.durable_values import Instant, codec
-from coordinator.core.effects import Effect, RunChanged
+from coordinator.core.effects import Effect, Restarted, RunChanged
 from coordinator.core.ending import Ending, Kind
 from coordinator.core.gang import Gang
+from coordinator.core.holdout import Holdout
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.member import Member
 from coordinator.core.model import (
+    Cause,
     Failure,
     MemberId,
     MemberPhase,
@@ -24,9 +26,37 @@ from coordinator.core.model import (
     Slots,
 )
 from coordinator.core.owner import OwnerClock
+from coordinator.core.policy import MAX_BACKOFF
+from coordinator.core.restarts import Restarts
 
 _NEVER = float("inf")
 _SPEC = codec(RunSpec)
+
+
+def _is_unready(member: Member) -> bool:
+    return member.phase is not MemberPhase.READY
+
+
+def _is_unstarted(member: Member) -> bool:
+    """Also one that starts again alone, while the others run."""
+    return member.phase in (
+        MemberPhase.EXPECTED,
+        MemberPhase.RESERVED,
+        MemberPhase.READY,
+        MemberPhase.STARTING,
+    )
+
+
+def _is_unfinished(member: Member) -> bool:
+    return member.cause is not Cause.COMPLETED
+
+
+def _is_unsettled(member: Member) -> bool:
+    return not member.is_settled
+
+
+def _is_unended(member: Member) -> bool:
+    return not member.phase.has_ended
 
 
 class RunState(Tracked):
@@ -41,6 +71,7 @@ class RunState(Tracked):
         "created_at": codec(Instant),
         "ended_at": codec(Instant),
         "_forming_deadline": codec(Instant),
+        "_restart_at": codec(Instant),
         "_settled": codec(bool),
         "_slots": codec(Slots),
     }
@@ -69,13 +100,31 @@ class RunState(Tracked):
         slots = roster.members(spec.roles)
         self._members = {slot: Member(slot, now, run_id, ledger) for slot in slots}
         self._silence = liveness.SilenceWatch(self._members.values(), spec)
+        self._stalls = stalls.StallWatch(self._members.values(), spec)
+        self._late: frozenset[MemberId] = frozenset()  # while their stacks are asked for
+        self._unanswered: set[MemberId] = set()
+        self._blame_at = _NEVER
+        self._watch_for_stragglers()
         self._forming_deadline = now + spec.reservation_timeout
+        self._restarts = Restarts(run_id, spec.restart, ledger)
+        self._restart_at = _NEVER  # set from the verdict to the next generation
         self._owner = OwnerClock(spec.owner_timeout, now)
         self._gang = Gang(run_id, spec, self._members.values(), book, ledger)
         self._leases = self._gang.leases
         self._ending: Ending | None = None
         self._settled = False
         self._slots = Slots()
+
+    def _watch_for_stragglers(self) -> None:
+        """Whom the run waits for: with thousands of members nobody is looked at for each other."""
+        members = self._members.values()
+        counting = completion.completion_roles(self.spec)
+        counted = (each for each in members if each.id.role in counting)
+        self._unready = Holdout(members, _is_unready)
+        self._unstarted = Holdout(members, _is_unstarted)
+        self._unfinished = Holdout(counted, _is_unfinished)
+        self._unsettled = Holdout(members, _is_unsettled)
+        self._unended = Holdout(members, _is_unended)
 
     # -- over a restart --------------------------------------------------------------------
 
@@ -88,6 +137,7 @@ class RunState(Tracked):
         spec = records.value("spec", run_id, _SPEC)
         run = cls(run_id, spec, book, records.now, 0, ledger)
         records.load(run)
+        records.load(run._restarts)
         run._owner.not_before(records.now + COME_BACK)
         for member in run._members.values():
             records.load(member)
@@ -99,11 +149,14 @@ class RunState(Tracked):
         """What it has in the book, in the order of the runs."""
         deadline = self._forming_deadline
         self._forming_deadline = records.postponed(deadline, self.spec.reservation_timeout)
+        if self._restart_at < _NEVER:  # a pause, which nobody can miss; the clock may be set back
+            self._restart_at = min(self._restart_at, records.now + MAX_BACKOFF)
         self._gang.restore(records)
         if records.has("ending", self.run_id):
             self._ending = self._new_ending(Kind.CANCELLED, "")
             self._ending.restore(records)
         self._silence.rearm()
+        self._stalls.rearm()
 
     def _new_ending(
         self,
@@ -122,10 +175,21 @@ class RunState(Tracked):
         if self._ledger is not None:
             self._ledger.remove(("spec", self.run_id))
         self._gang.forget()
+        self._restarts.forget()
         if self._ending is not None:
             self._ending.forget()
         for member in self._members.values():
             member.forget()
+
+    @property
+    def _may_stall(self) -> bool:
+        """Who waits for a member that starts again alone is not stuck."""
+        return self.phase is RunPhase.RUNNING and self._forming_deadline == _NEVER
+
+    @property
+    def _is_decided(self) -> bool:
+        """What comes of the ending is known: the end, or a restart."""
+        return self._settled or self._restart_at < _NEVER
 
     # -- time ------------------------------------------------------------------------------
 
@@ -133,13 +197,22 @@ class RunState(Tracked):
         """When ``pass_time`` must be called at the latest; infinity after the end."""
         if self.phase.is_terminal:
             return _NEVER
-        own = self._owner.deadline if self._ending is None else self._ending.next_deadline()
+        own = _NEVER if self._ending is None else self._ending.next_deadline()
+        if self.phase is not RunPhase.STOPPING:
+            own = min(own, self._owner.deadline)
+        if self._unended.find() is None:  # else its end, or its fence, comes first
+            own = min(own, self._restart_at)
+        if self._may_stall:
+            own = min(own, self._blame_at if self._late else self._stalls.next_at)
         return min(self._forming_deadline, self._silence.next_at, own)
 
     def extend(self, seconds: float) -> None:
         """The coordinator itself was away: extend everybody."""
         self._silence.extend(seconds)
         self._forming_deadline += seconds
+        self._restart_at += seconds
+        self._blame_at += seconds
+        self._stalls.extend(seconds)
         self._owner.extend(seconds)
         if self._ending is not None:
             self._ending.extend(seconds)
@@ -148,7 +221,8 @@ class RunState(Tracked):
 
     def _changed(self) -> list[Effect]:
         self.revision += 1
-        return [RunChanged(self.run_id)]
+        news = self._restarts.take_news()
+        return [RunChanged(self.run_id), *(Restarted(self.run_id, each) for each in news)]
 
     def member_phase(self, member: MemberId) -> MemberPhase:
         """Raises KeyError."""
@@ -156,6 +230,7 @@ class RunState(Tracked):
 
     def view(self, now: float) -> RunView:
         """A frozen copy, without the diagnosis (``machine`` adds it)."""
+        is_restarting = self.phase is RunPhase.RESTARTING
         return RunView(
             run_id=self.run_id,
             spec=self.spec,
@@ -164,10 +239,13 @@ class RunState(Tracked):
             members=tuple(self._leases.view(member, now) for member in self._members.values()),
             created_at=self.created_at,
             revision=self.revision,
-            failure=self._ending.failure if self._ending else None,
+            failure=self._ending.failure if self._ending and not is_restarting else None,
             stop_reason=self._ending.reason if self._ending else "",
             settled=self._settled,
             slots=self._slots,
+            restarts=self._restarts.latest,
+            restart_count=self._restarts.count,
+            restart_at=self._restart_at if self._restart_at < _NEVER else None,
         )
 
     def check_invariants(self) -> None:

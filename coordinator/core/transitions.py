@@ -17,6 +17,9 @@ class RunTrigger(enum.Enum):
 
     GANG_READY = "every member is ready"
     FAILED = "a member failed, or the deadline passed"
+    RECOVER = "a member failed, and may start again"
+    REFORM = "all have ended; the next generation forms"
+    GIVE_UP = "no restart for this failure"
     COMPLETED = "the members that count have finished"
     STOP_ASKED = "stop asked, or owner gone"
     ENDED_WELL = "all have ended, after completion"
@@ -38,6 +41,7 @@ class MemberTrigger(enum.Enum):
     RETURN_RESERVED = "heard of again, not ready"
     RETURN_READY = "heard of again, ready"
     VACATE = "Spark took its task; another may come"
+    RENEW = "it is to start again"
 
 
 _R, _RT = RunPhase, RunTrigger
@@ -48,6 +52,10 @@ RUN_TRANSITIONS: Mapping[tuple[RunPhase, RunTrigger], RunPhase] = {
     (_R.RUNNING, _RT.COMPLETED): _R.STOPPING,
     (_R.RUNNING, _RT.FAILED): _R.STOPPING,
     (_R.RUNNING, _RT.STOP_ASKED): _R.STOPPING,
+    (_R.RUNNING, _RT.RECOVER): _R.RESTARTING,
+    (_R.RESTARTING, _RT.REFORM): _R.FORMING,
+    (_R.RESTARTING, _RT.GIVE_UP): _R.STOPPING,
+    (_R.RESTARTING, _RT.STOP_ASKED): _R.STOPPING,
     (_R.STOPPING, _RT.ENDED_WELL): _R.SUCCEEDED,
     (_R.STOPPING, _RT.ENDED_FAILED): _R.FAILED,
     (_R.STOPPING, _RT.ENDED_CANCELLED): _R.CANCELLED,
@@ -81,6 +89,9 @@ MEMBER_TRANSITIONS: Mapping[tuple[MemberPhase, MemberTrigger], MemberPhase] = {
     (_M.LOST, _MT.VACATE): _M.EXPECTED,
     (_M.LOST, _MT.FENCE): _M.FENCED,
     (_M.FENCED, _MT.RESERVE): _M.RESERVED,
+    (_M.EXITED, _MT.RENEW): _M.EXPECTED,
+    (_M.STOPPED, _MT.RENEW): _M.EXPECTED,
+    (_M.FENCED, _MT.RENEW): _M.EXPECTED,
 }
 
 

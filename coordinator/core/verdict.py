@@ -8,6 +8,7 @@ stop outrank what happened before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from coordinator.core.model import (
     MemberView,
     Role,
     RunPhase,
+    TaskState,
 )
 
 
@@ -59,10 +61,10 @@ def of_task(member: MemberId, report: ExitReport, executor: ExecutorInfo | None)
     return Failure(cause, text, member, report)
 
 
-def of_job(member: MemberView, *, forming: bool) -> Failure:
+def of_job(member: MemberView) -> Failure:
     """Why a run fails whose Spark job for this member has failed before the member."""
     why = member.task.message
-    if forming:
+    if member.phase is MemberPhase.EXPECTED:
         text = f"Spark gave up the task of {member.id}: {why}"
         return Failure(Cause.TASK_FAILED, text, member.id, member.exit)
     where = f" on {member.executor}" if member.executor else ""
@@ -70,14 +72,29 @@ def of_job(member: MemberView, *, forming: bool) -> Failure:
     return Failure(Cause.PREEMPTED, text, member.id, member.exit)
 
 
+_CANCELLED = re.compile(r"\bjob (\w+ )?(was )?cancell?ed\b", re.IGNORECASE)
+
+
+def is_cancelled(task: TaskState) -> bool:
+    """Whether somebody has cancelled the job: Spark says "Job 3 cancelled part of cancelled job
+    group x", "Job 3 cancelled because Stage 5 was cancelled" and so on. Whoever cancels a job wants
+    the end of it, and no restart."""
+    return task.failed and _CANCELLED.search(task.message) is not None
+
+
 def given_up(phase: RunPhase, members: Iterable[Member]) -> Member | None:
     """The first of them whose Spark task has failed for good, which its agent cannot know: it
     never came, or was cancelled. Spark tells the driver at once, and kills the task 2 to 4 s later.
     """
     for member in members:
-        never_came = phase is RunPhase.FORMING and member.phase is MemberPhase.EXPECTED
-        is_cancelled = phase is RunPhase.RUNNING and member.phase.is_live
-        if member.task.failed and (never_came or is_cancelled):
+        is_awaited = member.phase is MemberPhase.EXPECTED
+        if phase is RunPhase.FORMING:
+            concerns = is_awaited
+        elif phase is RunPhase.RUNNING:  # awaited is who starts again alone
+            concerns = is_awaited or member.phase.is_live
+        else:  # a kill that was seen before its reason
+            concerns = phase is RunPhase.RESTARTING and is_cancelled(member.task)
+        if member.task.failed and concerns:
             return member
     return None
 
@@ -183,6 +200,8 @@ def _what(report: ExitReport) -> str:
                 "was stuck or frozen: its peers gave it up, and when it was told to stop it did "
                 f"not even react to SIGTERM within {report.stop_seconds:.0f} s"
             )
+        case Cause.GPU_LOST:
+            return f"lost a GPU: {report.message}"
         case Cause.UNREACHABLE:
             return f"cannot reach its peers: {report.message}"
         case Cause.PEER_LOST:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from coordinator.core.errors import InvalidRun
 from coordinator.core.model import Role, Roles
+from coordinator.core.policy import NO_RESTARTS, RestartPolicy
+from coordinator.core.stall_timeouts import DEFAULT_STALL_TIMEOUTS, StallTimeouts
 
 _LONGEST = 365 * 24 * 3600
 """Seconds; more is a mistake, and infinity no message can carry."""
@@ -40,11 +43,11 @@ def seconds(argument: str, value: object) -> float:
     return found
 
 
-def anchor(value: object) -> str:
-    """What a member's life is tied to."""
-    if value not in _ANCHORS:
+def anchor(value: object) -> str | None:
+    """What a member's life is tied to; None: what suits the run."""
+    if value is not None and value not in _ANCHORS:
         raise InvalidRun(f'anchor must be "task" or "executor", not {value!r}')
-    return str(value)
+    return None if value is None else str(value)
 
 
 def names(argument: str, values: Iterable[str]) -> tuple[str, ...]:
@@ -118,3 +121,38 @@ def environment(env: Mapping[Any, Any]) -> dict[str, str]:
                 "to none for the others. Leave it out, and ask with gpus=Roles(worker=1)"
             )
     return dict(env)
+
+
+def restart(value: object, *, is_fed: bool) -> RestartPolicy:
+    """What becomes of failures. In a fed run no worker starts again alone: what it had taken of the
+    feed is gone with it."""
+    if value is None:
+        return NO_RESTARTS
+    if not isinstance(value, RestartPolicy):
+        raise InvalidRun(
+            f"restart must be a RestartPolicy, such as RestartPolicy(max_restarts=3), not {value!r}"
+        )
+    return replace(value, alone=False) if is_fed else value
+
+
+def stall_timeouts(value: object) -> StallTimeouts:
+    """Also as a mapping: what it does not name stays as it is by default."""
+    if value is None:
+        return DEFAULT_STALL_TIMEOUTS
+    if isinstance(value, StallTimeouts):
+        return value
+    known = [item.name for item in fields(StallTimeouts)]
+    if not isinstance(value, Mapping):
+        raise InvalidRun(
+            "stall_timeouts must be StallTimeouts(...) or a mapping from sections to seconds, not "
+            f"{value!r}"
+        )
+    for each in value:
+        if each not in known:
+            raise InvalidRun(f"stall_timeouts names {each!r}: sections are {', '.join(known)}")
+    return StallTimeouts(
+        **{
+            each: None if limit is None else seconds(f"the stall timeout of {each}", limit)
+            for each, limit in value.items()
+        }
+    )

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from coordinator.core.diagnosis import REJOINING
 from coordinator.core.errors import CoordinatorUnavailable, TfleaseError
-from coordinator.core.model import LogChunk, MemberId, MemberPhase, Roles, RunView
-from coordinator.spark import gpu_preflight, member_logs, payload, preflight, results
+from coordinator.core.model import MemberPhase, Roles, RunPhase, RunView
+from coordinator.core.policy import RestartPolicy
+from coordinator.core.stall_timeouts import StallTimeouts
+from coordinator.spark import gpu_preflight, payload, preflight, results
+from coordinator.spark.beside import Beside
+from coordinator.spark.fed_cluster import FedCluster
+from coordinator.spark.feed.feeding import Feeding
+from coordinator.spark.feed.progress import FeedLine
 from coordinator.spark.gateway import Gateway, open_gateway
 from coordinator.spark.launch import JOIN_TIMEOUT, Launch, is_over
 from coordinator.spark.options import InputMode, Options, ProgressCallback
-from coordinator.spark.progress import ProgressLine
 from coordinator.spark.results import RunResult
 from coordinator.spark.session import Forming
+from coordinator.spark.shown_cluster import ShownCluster
+from coordinator.spark.tensorboard import check_installed
 
 
-class TFCluster:
+class TFCluster(FedCluster, ShownCluster, Beside):
     """A TensorFlow cluster on Spark executors. Made by ``run``; use it as a context manager."""
 
     def __init__(self, gateway: Gateway, options: Options, work: bytes) -> None:
         """Not public: use ``TFCluster.run``."""
         self._options = options
         self._began_at = time.monotonic()
-        self._progress = ProgressLine(options.spec.name) if options.progress is True else None
+        self._progress = FeedLine(options.spec.name) if options.progress is True else None
         show = options.progress if callable(options.progress) else None
         self._shutdown_lock = threading.RLock()  # a user's signal handler may call it, too
         self._is_shut_down = False
@@ -37,6 +47,24 @@ class TFCluster:
         self._launch = Launch(gateway, options, work, show)
         self._coordinator = self._launch.coordinator
         self._session = self._launch.session
+        feeding = Feeding(
+            gateway,
+            self._session,
+            options.feed_key,
+            options.spec.name,
+            options.spec.roles,
+            anchor=options.anchor or "task",
+            line=self._progress,
+        )
+        FedCluster.__init__(self, feeding)
+        ShownCluster.__init__(self, self._launch, self._progress)
+        Beside.__init__(
+            self,
+            mirror=lambda: self._launch.log_mirror,
+            model_dir=options.model_dir,
+            is_training_over=self._is_training_over,
+            say=self._progress.say if self._progress is not None else self._print,
+        )
 
     @classmethod
     def run(
@@ -55,6 +83,8 @@ class TFCluster:
         preload: Iterable[str] = ("tensorflow",),
         env: Mapping[str, str] | None = None,
         log_dir: str | None = None,
+        tensorboard: bool = False,
+        show_logs: bool = False,
         model_dir: str | None = None,
         bind: str | None = None,
         progress: bool | ProgressCallback = True,
@@ -67,7 +97,9 @@ class TFCluster:
         advertise: str | None = None,
         ports: str | tuple[int, int] | None = None,
         network: str | None = None,
-        anchor: str = "task",
+        anchor: str | None = None,
+        restart: RestartPolicy | None = None,
+        stall_timeouts: StallTimeouts | Mapping[str, float | None] | None = None,
     ) -> TFCluster:
         """Starts ``main_fun(args, ctx)`` in a process of its own on one executor slot for each
         member, and returns when it has been entered on all of them.
@@ -81,6 +113,8 @@ class TFCluster:
             gpus: GPUs for each member of a role, ``Roles(worker=1)``; roles that are not named get
                 none. Each is leased to one member until it is proven free (docs/gpus.md).
             reservation_timeout: seconds until all members must have entered ``main_fun``.
+            input_mode: ``InputMode.SPARK`` when Spark is to feed the members (``train``,
+                ``inference``).
             name: shown in Spark's UI, logs and errors.
             completion: names of the roles whose members must all return for the run to be
                 complete. Default: the chief alone when there are a chief and parameter servers,
@@ -89,7 +123,13 @@ class TFCluster:
                 (``ctx.should_stop``), by role name; others keep 5, parameter servers 0.
             preload: modules that a member's process imports while the others are still coming.
             env: variables for the members' processes.
-            log_dir, model_dir: handed to ``ctx``.
+            log_dir: where event files end up: a local path of the driver, or any URL of fsspec
+                (docs/event-files.md). Members write into ``ctx.log_dir``, a directory of their own
+                on their executors; what grows there is streamed to the driver. With
+                ``tensorboard`` default: a new temporary directory.
+            tensorboard: start TensorBoard on the driver once the members run (docs/tensorboard.md).
+            show_logs: print what members print on the driver's standard error, as it comes.
+            model_dir: where checkpoints and models go (docs/model-dir.md).
             bind: "host:port" that the run's own coordinator listens on; default: an address that
                 executors reach, any free port.
             progress: show what is waited for on standard error; or a function that is called
@@ -110,16 +150,25 @@ class TFCluster:
                 that is not what it is bound to: behind a NAT, a Kubernetes service.
             ports: "40000-40100" or ``(40000, 40100)``: where the members' TensorFlow listens.
             network: in CIDR notation: members advertise their address in it to each other.
-            anchor: "executor" ends the members' Spark tasks as soon as the gang is formed, which
-                frees the executors' slots; the members live on with executor and driver. What
-                ``main_fun`` returns does not come back then, and cancelling a notebook's cell or
-                a Spark job does not reach the members: ``stop`` does.
+            anchor: what the members live as long as. "task": their Spark tasks. "executor" ends
+                these tasks as soon as the gang is formed, which frees the executors' slots; the
+                members live on with executor and driver. What ``main_fun`` returns does not come
+                back then, and cancelling a notebook's cell or a Spark job does not reach the
+                members: ``stop`` does. Default: "task", unless Spark is to feed the members and
+                they would leave it no slot to do so.
+            restart: after which failures, and how often, the members start again from their last
+                checkpoint (``ctx.latest_checkpoint()``) instead of failing the run:
+                ``RestartPolicy(max_restarts=3, on={"user exception": "restart"})``. Default: a
+                failure ends the run.
+            stall_timeouts: seconds without progress (``ctx.report_progress``) after which a member
+                counts as stuck, ``StallTimeouts(step=60)`` or ``{"step": 60}``; members that report
+                none are never late. Default: half an hour for a step.
 
         Raises:
             InvalidRun: arguments that make no sense; PayloadNotPicklable names the object.
             SparkUnusable: the session is stopped or of another kind.
             NotEnoughSlots: Spark can never seat so many members, or give them so many GPUs.
-            FeatureUnavailable: feeding from Spark, Spark Connect without a standalone coordinator.
+            FeatureUnavailable: Spark Connect without a standalone coordinator.
             Unauthenticated: no token for the standalone coordinator, or a wrong one; a file for
                 TLS that is of no use.
             ReservationTimeout: the members were not all there in time; says who and why, and who
@@ -138,6 +187,8 @@ class TFCluster:
             preload=preload,
             env=env,
             log_dir=log_dir,
+            tensorboard=tensorboard,
+            show_logs=show_logs,
             model_dir=model_dir,
             bind=bind,
             progress=progress,
@@ -151,36 +202,58 @@ class TFCluster:
             ports=ports,
             network=network,
             anchor=anchor,
+            restart=restart,
+            stall_timeouts=stall_timeouts,
         )
+        if options.tensorboard:
+            check_installed()
         gateway = open_gateway(spark, has_daemon=options.daemon is not None)
         preflight.check_environment(gateway)
-        preflight.check_anchor(gateway, options.anchor)
         preflight.check_slots(gateway, options.spec.roles)
+        roles, is_fed = options.spec.roles, options.feed_key is not None
+        anchor = preflight.choose_anchor(gateway, roles, options.anchor, is_fed=is_fed)
+        options = replace(options, anchor=anchor)
         gpu_preflight.check_gpus(gateway, options.spec)
         work = payload.pack(main_fun, args)
         with Forming(gateway, options) as forming:
             cluster = cls(gateway, options, work)
             try:
                 cluster._launch.start()
+                if options.show_logs:
+                    cluster._print_logs()
                 cluster._wait_until_running(forming)
             except BaseException:
                 cluster._abandon()
                 raise
+        if options.tensorboard:
+            cluster._start_wanted_tensorboard()
         return cluster
 
     # -- starting --------------------------------------------------------------------------
 
     def _wait_until_running(self, forming: Forming) -> None:
         """Lets others form once this run has all of its slots: it may wait for GPUs for long."""
-        patience = self._coordinator.patience + self._launch.stop_timeout
-        timeout = self._options.spec.reservation_timeout + patience
-        is_seated = self._session.wait_for(lambda run: run.settled or _is_seated(run), timeout)
+        self._wait_until(_is_seated)
         forming.end()
-        if not is_seated or not self._session.wait_for(
-            lambda run: run.settled or _all_entered(run), timeout
-        ):
-            raise CoordinatorUnavailable("the coordinator kept no deadline")
+        self._wait_until(_all_entered)
         self._raise_if_over()
+
+    def _wait_until(self, condition: Callable[[RunView], bool]) -> None:
+        """Or until the outcome is known. Each restart has the time of a new start."""
+        spec = self._options.spec
+        patience = self._coordinator.patience + self._launch.stop_timeout
+        timeout = spec.reservation_timeout + patience
+        if spec.restart.is_enabled:
+            timeout += spec.fence_timeout + spec.restart.max_backoff
+        stands = self._session.view
+        while self._session.lost is None and not (stands.settled or condition(stands)):
+            known = _stage(stands)
+            if not self._session.wait_for(
+                lambda run: run.settled or condition(run) or _stage(run) != known,  # noqa: B023
+                timeout,
+            ):
+                raise CoordinatorUnavailable("the coordinator kept no deadline")
+            stands = self._session.view
 
     def _raise_if_over(self) -> None:
         run = self._session.view
@@ -192,6 +265,12 @@ class TFCluster:
         """After a failed start, or Ctrl-C: nothing is left, and the first error stays."""
         with suppress(TfleaseError):
             self.shutdown(grace=0.0)
+
+    def _is_training_over(self) -> bool:
+        return self._session.lost is not None or is_over(self._session.view)
+
+    def _print(self, text: str) -> None:
+        print(f"[{self.name}] {text}", file=sys.stderr, flush=True)
 
     # -- using -----------------------------------------------------------------------------
 
@@ -205,31 +284,11 @@ class TFCluster:
         """The coordinator's name for the run; the executors' directories bear it."""
         return str(self._session.view.run_id)
 
-    def status(self) -> RunView:
-        """The run as the coordinator last told it; times are Unix seconds."""
-        return self._session.view
-
     @property
     def metrics_url(self) -> str:
         """Where this machine can read the metrics of the run's own coordinator, in Prometheus'
         text format (docs/metrics.md); empty where a standalone one is used."""
         return self._launch.coordinator.metrics_url
-
-    def logs(self, member: str | None = None, max_bytes: int = 64 * 1024) -> str:
-        """The end of what a member ("worker:1") has printed, read from its executor now, at most
-        ``max_bytes`` (up to 1 MiB). Without ``member``: of all, with the member's name in front of
-        every line. Of a member that has ended: the last 8 KiB, which came with its report.
-
-        Raises InvalidRun when there is no such member; LogUnavailable when nobody is there to read
-        it, saying where it is; CoordinatorUnavailable.
-        """
-
-        def read(asked: MemberId) -> LogChunk:
-            return self._launch.read_log(asked, max_bytes)
-
-        if member is None:
-            return member_logs.end_of_all(self.status(), read)
-        return member_logs.end_of(self.status(), member, read)
 
     def wait(self, timeout: float | None = None) -> RunResult:
         """Waits for the end of the training.
@@ -240,6 +299,7 @@ class TFCluster:
         """
         if not self._session.wait_for(is_over, timeout):
             raise TimeoutError(f"run {self.name!r} still runs after {timeout:g} s")
+        self._launch.drain_files()
         self._raise_if_over()
         self._launch.jobs.join(JOIN_TIMEOUT)
         seconds = time.monotonic() - self._began_at
@@ -268,12 +328,16 @@ class TFCluster:
         with self._shutdown_lock:
             if not self._is_shut_down:
                 self._is_shut_down = True
-                try:
-                    self._launch.end(grace)
-                finally:
+                with ExitStack() as then:  # from the last to the first, and all: Ctrl-C, too
                     if self._progress is not None:
-                        self._progress.close()
-        results.check_released(self._session.view, is_idle=self._launch.is_idle)
+                        then.callback(self._progress.close)
+                    then.callback(self._finish_logs)
+                    then.callback(self._launch.end, grace)
+                    then.callback(self._end_beside)  # first, so that its event files are kept
+                    then.callback(self._streams.close)
+        results.check_released(
+            self._session.view, self._session.unproven, is_idle=self._launch.is_idle
+        )
 
     def __enter__(self) -> TFCluster:
         return self
@@ -297,7 +361,14 @@ def _is_seated(run: RunView) -> bool:
 
 
 def _all_entered(run: RunView) -> bool:
-    """Never true of a gang that did not form: that one is waited for until its failure is known."""
-    return run.generation > 0 and all(
-        member.phase is not MemberPhase.STARTING for member in run.members
-    )
+    """Never true of a gang that did not form, or that forms again: that one is waited for until
+    it has, or its failure is known."""
+    if run.generation == 0 or run.phase in (RunPhase.FORMING, RunPhase.RESTARTING):
+        return False
+    coming = (MemberPhase.STARTING, *REJOINING) if run.phase is RunPhase.RUNNING else ()
+    return all(member.phase not in coming for member in run.members)
+
+
+def _stage(run: RunView) -> tuple[int, RunPhase]:
+    """What has a deadline of its own."""
+    return run.restart_count, run.phase

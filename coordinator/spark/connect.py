@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from coordinator.core.errors import FeatureUnavailable, SparkUnusable
 from coordinator.core.model import Slots
 from coordinator.spark import profiles
+from coordinator.spark.feed import arrow_batches
 from coordinator.spark.gateway import Profile
 from executor_agent.spark_task import ROW_SCHEMA, MemberTask
 
+if TYPE_CHECKING:
+    from executor_agent.feed.feeder import Feeder
+
 _log = logging.getLogger("tflease")
+
+_ANOTHER_SESSION = (
+    "the DataFrame is of another session than the run: make it with the session that "
+    "TFCluster.run was given"
+)
 
 
 def open_session(spark: Any, *, has_daemon: bool) -> ConnectGateway:
@@ -42,14 +52,22 @@ def open_session(spark: Any, *, has_daemon: bool) -> ConnectGateway:
     return ConnectGateway(spark)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """Of one job. ``completed``: by stage."""
+
+    running: int
+    completed: tuple[int, ...] = ()
+
+
 class ConnectGateway:
     """See ``gateway.Gateway``."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self._lock = threading.Lock()
-        self._running: dict[tuple[str, ...], int] = {}
-        """Tasks that run, by the tags of their job, once something was heard of it."""
+        self._running: dict[tuple[str, ...], _Tasks] = {}
+        """By the tags of their job, once something was heard of it."""
 
     @property
     def application_id(self) -> str:
@@ -95,32 +113,72 @@ class ConnectGateway:
         profile: Profile | None = None,
     ) -> list[Any]:
         """Connect has no place for the description."""
-        for tag in tags:  # of this thread
-            self._session.addTag(tag)
-        count = len(task.members)
+        return self._collect(task, ROW_SCHEMA, len(task.members), tags, profile)
+
+    def run_one(
+        self,
+        task: Callable[..., Any],
+        schema: str,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
+        return self._collect(task, schema, 1, tags, profile)
+
+    def _collect(
+        self,
+        task: Callable[..., Any],
+        schema: str,
+        count: int,
+        tags: Sequence[str],
+        profile: Profile | None,
+    ) -> list[Any]:
+        self._label(tags)
         slots = self._session.range(0, count, 1, count)
-        if profile is None:
-            frame = slots.mapInArrow(task, ROW_SCHEMA)
-        else:
-            frame = slots.mapInArrow(task, ROW_SCHEMA, profile=self._resources(profile))
+        frame = slots.mapInArrow(task, schema, **self._resources(profile))
         with self._hearing_of(tuple(tags)):
             return list(frame.collect())
 
-    def _resources(self, profile: Profile) -> Any:
-        """The server is told of a profile through the session that is active on the thread; none
-        is, on a thread of ours."""
+    def run_feed(
+        self,
+        data: Any,
+        feeder: Feeder,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
+        from executor_agent.feed.feeder import FEED_ROW_SCHEMA
+
+        if getattr(data.sparkSession, "session_id", None) != self._session.session_id:
+            raise SparkUnusable(_ANOTHER_SESSION)  # whose jobs would not be cancelled
+        self._label(tags)
+        frame = data.mapInArrow(feeder, FEED_ROW_SCHEMA, **self._resources(profile))
+        with arrow_batches.small(self._session), self._hearing_of(tuple(tags)):
+            return list(frame.collect())
+
+    def _label(self, tags: Sequence[str]) -> None:
+        """What this thread's jobs are called from now on."""
+        for tag in tags:
+            self._session.addTag(tag)
+
+    def _resources(self, profile: Profile | None) -> dict[str, Any]:
+        """For ``mapInArrow``. The server is told of a profile through the session that is active on
+        the thread; none is, on a thread of ours."""
+        if profile is None:
+            return {}
         type(self._session)._set_default_and_active_session(self._session)
-        return profiles.build(profile, self.application_id)
+        return {"profile": profiles.build(profile, self.application_id)}
 
     @contextmanager
     def _hearing_of(self, job: tuple[str, ...]) -> Iterator[None]:
         """Keeps up with the tasks of the job that this thread waits for."""
         waiting = threading.get_ident()
 
-        def heard(*, inflight_tasks: int, **_: Any) -> None:
+        def heard(*, inflight_tasks: int, stages: Any = (), **_: Any) -> None:
             if threading.get_ident() == waiting:  # otherwise it is another job of the session
+                completed = tuple(int(stage.num_completed_tasks) for stage in stages or ())
                 with self._lock:
-                    self._running[job] = inflight_tasks
+                    self._running[job] = _Tasks(inflight_tasks, completed)
 
         self._session.registerProgressHandler(heard)
         try:
@@ -138,8 +196,13 @@ class ConnectGateway:
 
     def active_tasks(self, tag: str) -> int | None:
         with self._lock:
-            counts = [count for tags, count in self._running.items() if tag in tags]
-        return sum(counts) if counts else None
+            found = [tasks.running for tags, tasks in self._running.items() if tag in tags]
+        return sum(found) if found else None
+
+    def pulse(self, tag: str) -> Hashable:
+        with self._lock:
+            found = [tasks for tags, tasks in self._running.items() if tag in tags]
+        return tuple(found) or None
 
     def registered_slots(self) -> int:
         return 0

@@ -6,13 +6,16 @@ The rest of the driver's side knows this seam only; ``classic`` and ``connect`` 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.core.errors import SparkUnusable
 from coordinator.core.model import Slots
 from executor_agent.spark_task import MemberTask
+
+if TYPE_CHECKING:
+    from executor_agent.feed.feeder import Feeder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class Profile:
 
 
 class Gateway(Protocol):
-    """One Spark application. Thread-safe. ``cancel``, ``active_tasks`` and what tells of slots
-    never raise: a user may stop the session under a run (R6)."""
+    """One Spark application. Thread-safe. ``cancel``, ``active_tasks``, ``pulse`` and what
+    tells of slots never raise: a user may stop the session under a run (R6)."""
 
     @property
     def application_id(self) -> str:
@@ -67,11 +70,37 @@ class Gateway(Protocol):
         The job bears the tags. Without ``profile`` its tasks take what the configuration says.
         Call it on a ``thread``. Raises what Spark raises."""
 
+    def run_feed(
+        self,
+        data: Any,
+        feeder: Feeder,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
+        """One feeder for each partition of ``data``, a DataFrame or an RDD of this session, and the
+        rows that they return. Otherwise as ``run_job``."""
+
+    def run_one(
+        self,
+        task: Callable[..., Any],
+        schema: str,
+        tags: Sequence[str],
+        description: str,
+        profile: Profile | None = None,
+    ) -> list[Any]:
+        """One Spark task, a function for ``mapInArrow``, and the rows that it returns, which have
+        this schema (DDL). Otherwise as ``run_job``."""
+
     def cancel(self, tag: str) -> None:
         """Cancels the jobs with this tag; Spark kills their running tasks within seconds."""
 
     def active_tasks(self, tag: str) -> int | None:
         """How many tasks of the jobs with this tag run now; None when Spark does not say."""
+
+    def pulse(self, tag: str) -> Hashable:
+        """Something that is another whenever a task of the jobs with this tag has begun or ended;
+        None when Spark does not say."""
 
     def registered_slots(self) -> int:
         """Task slots of the executors that are there now; 0 when Spark does not say."""

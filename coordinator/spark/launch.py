@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from coordinator.client import CreatedRun, RunClient
 from coordinator.core import roster
@@ -17,13 +18,17 @@ from coordinator.core.errors import (
     Unauthenticated,
 )
 from coordinator.core.handshakes import advice
-from coordinator.core.model import LogChunk, MemberId, RunId, RunView
+from coordinator.core.log_values import LogChunk
+from coordinator.core.model import MemberId, RunId, RunView
+from coordinator.file_client import FileClient
 from coordinator.spark import profiles
 from coordinator.spark.coordinators import coordinator_for
 from coordinator.spark.gateway import Gateway, Profile
 from coordinator.spark.gpu_rivals import Rivals
 from coordinator.spark.jobs import MemberJobs
+from coordinator.spark.log_directory import LogDirectory
 from coordinator.spark.options import Options
+from coordinator.spark.resubmission import Resubmitter
 from coordinator.spark.session import RunSession
 
 JOIN_TIMEOUT = 15.0
@@ -51,6 +56,10 @@ class Launch:
         taken = profiles.taken(options.spec.gpus, settings)
         self.is_idle = True  # after ``end``: whether Spark listed no task of the run any more
         with ExitStack() as undo:
+            self._log_directory: LogDirectory | None = None
+            if options.log_dir is not None or options.tensorboard:
+                self._log_directory = LogDirectory(options.log_dir)
+                undo.callback(self._log_directory.close)
             self.coordinator = coordinator_for(options, gateway)
             undo.callback(self.coordinator.kill)
             self._client = RunClient(
@@ -60,6 +69,7 @@ class Launch:
             created = self._create()
             run = created.view
             self._client.use_token(created.owner_token)  # the run's own: less can go wrong with it
+            self._owner_token = created.owner_token
             undo.callback(self._forget, run.run_id)
             self.session = RunSession(
                 self._client,
@@ -75,6 +85,15 @@ class Launch:
                 options.spec.name,
                 self.session.task_returned,
                 self.session.task_failed,
+                self.session.task_cancelled if options.spec.restart.is_enabled else None,
+            )
+            self._resubmitter = Resubmitter(
+                gateway,
+                self.jobs,
+                lambda: self.session.view,
+                lambda: self._client.get(run.run_id),
+                self._submit_again,
+                self.session.task_is_lost,
             )
             self._task = options.task(
                 str(run.run_id),
@@ -102,10 +121,22 @@ class Launch:
 
     def start(self) -> None:
         """Follows the run, and submits its jobs."""
-        self.session.start(self.jobs)
+        if self._log_directory is not None:
+            coordinator, run_id = self.coordinator, self.session.view.run_id
+            self._log_directory.receive(
+                FileClient(coordinator.own_address, self._owner_token, run_id, coordinator.tls)
+            )
+        self.session.start(self.jobs, self._resubmitter.look)
+        if self._options.spec.restart.is_enabled:
+            self._resubmitter.start()
         for members in roster.jobs(self._options.spec.roles):
             for profile, alike in self._by_profile(members).items():
                 self.jobs.submit(alike, self._task.for_members(tuple(map(str, alike))), profile)
+
+    def _submit_again(self, member: MemberId, restarts: int) -> None:
+        """A job for this member alone, whatever it was in before."""
+        task = self._task.for_members((str(member),))
+        self.jobs.submit([member], task, self._profiles[member.role], restarts)
 
     def _by_profile(self, members: tuple[MemberId, ...]) -> Mapping[Profile | None, list[MemberId]]:
         """A job has one profile for all its tasks."""
@@ -114,10 +145,20 @@ class Launch:
             found[self._profiles[member.role]].append(member)
         return found
 
-    def read_log(self, member: MemberId, max_bytes: int) -> LogChunk:
-        """The end of a member's log, read where it is. Raises LogUnavailable,
-        CoordinatorUnavailable."""
-        return self._client.read_log(self.session.view.run_id, member, max_bytes=max_bytes)
+    def read_log(self, member: MemberId, max_bytes: int, offset: int | None = None) -> LogChunk:
+        """A piece of a member's log from ``offset`` on, or its end, read where it is. Raises
+        LogUnavailable, LimitExceeded, CoordinatorUnavailable."""
+        return self._client.read_log(self.session.view.run_id, member, offset, max_bytes)
+
+    @property
+    def log_mirror(self) -> Path | None:
+        """The directory of this machine where event files arrive; None: the run has none."""
+        return None if self._log_directory is None else self._log_directory.mirror
+
+    def drain_files(self) -> None:
+        """Returns when the event files of members that have ended are here; bounded."""
+        if self._log_directory is not None:
+            self._log_directory.drain(self.session.view)
 
     @property
     def stop_timeout(self) -> float:
@@ -131,10 +172,13 @@ class Launch:
             then.callback(self.session.close, JOIN_TIMEOUT)
             then.callback(self._client.close)
             then.callback(self.coordinator.close, _COORDINATOR_TIMEOUT)
+            if self._log_directory is not None:
+                then.callback(self._log_directory.close)
             then.callback(self.session.close, 0.0)
             then.callback(self._await_idle)
             then.callback(self.jobs.join, JOIN_TIMEOUT)
             then.callback(self.jobs.cancel)
+            then.callback(self.drain_files)
             try:
                 self._stop_and_wait(grace)
             except BaseException:  # Ctrl-C: whoever waits for a grace has lost patience
@@ -145,6 +189,7 @@ class Launch:
         self.is_idle = self.jobs.wait_until_idle(JOIN_TIMEOUT)
 
     def _stop_and_wait(self, grace: float | None) -> None:
+        self._resubmitter.close(JOIN_TIMEOUT)
         if not self.session.view.settled:
             self.session.stop("the cluster was shut down", grace)
         self.session.wait_for(_is_quiet, self.stop_timeout)

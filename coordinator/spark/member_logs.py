@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.core.errors import InvalidRun, LogUnavailable
-from coordinator.core.model import LogChunk, MemberId, MemberView, RunView
+from coordinator.core.log_values import LogChunk
+from coordinator.core.model import MemberId, MemberView, RunView
 
 Read = Callable[[MemberId], LogChunk]
 """Asks the member's agent. Raises LogUnavailable."""

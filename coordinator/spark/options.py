@@ -12,14 +12,21 @@ from dataclasses import dataclass, field
 
 from coordinator.core.access import ClientTls
 from coordinator.core.completion import completion_roles
-from coordinator.core.errors import FeatureUnavailable, InvalidRun
-from coordinator.core.model import DEFAULT_GRACE, VERSION, Role, Roles, RunSpec, RunView
+from coordinator.core.errors import InvalidRun
+from coordinator.core.model import DEFAULT_GRACE, VERSION, Cause, Role, Roles, RunSpec, RunView
+from coordinator.core.policy import Action, RestartPolicy
+from coordinator.core.stall_timeouts import StallTimeouts
 from coordinator.spark import addresses, arguments
+from coordinator.spark.feed.keys import make_key
+from executor_agent.core.feed_values import FeedKey
 from executor_agent.spark_task import MemberTask
 
 ProgressCallback = Callable[[RunView], object]
 """Called with the run as it is, on a thread of tflease's, whenever something has changed."""
 
+
+_FEED_PRELOAD = ("executor_agent.feed.server",)
+"""With pyarrow, which takes its time: better while the others are still coming."""
 
 FilePath = str | os.PathLike[str]
 
@@ -31,19 +38,23 @@ class InputMode(enum.Enum):
     """They read it themselves: files, object stores, ``tf.data``."""
 
     SPARK = "spark"
-    """Spark feeds it. Not in this version."""
+    """Spark feeds them: ``cluster.train(df)``, ``cluster.inference(df)``; in ``main_fun``
+    ``ctx.dataset(...)``, ``ctx.feed_batches(...)`` or ``ctx.get_data_feed(...)``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a run was asked to be. ``daemon``: "host:port" of a standalone coordinator; mutually
     exclusive with ``bind`` and ``advertise``, and what ``token_file`` is for. ``is_secure``: it
-    speaks TLS, and ``ca_file``, ``cert_file`` and ``key_file`` are for that."""
+    speaks TLS, and ``ca_file``, ``cert_file`` and ``key_file`` are for that. ``anchor``: None where
+    the user left the choice to us. ``feed_key``: where Spark feeds the members."""
 
     spec: RunSpec
     preload: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     log_dir: str | None = None
+    tensorboard: bool = False
+    show_logs: bool = False
     model_dir: str | None = None
     bind: tuple[str, int] | None = None
     progress: bool | ProgressCallback = True
@@ -56,7 +67,8 @@ class Options:
     advertise: tuple[str, int | None] | None = None
     ports: tuple[int, int] | None = None
     network: str | None = None
-    anchor: str = "task"
+    anchor: str | None = None
+    feed_key: FeedKey | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -72,6 +84,8 @@ class Options:
         preload: Iterable[str],
         env: Mapping[str, str] | None,
         log_dir: str | None,
+        tensorboard: bool,
+        show_logs: bool,
         model_dir: str | None,
         bind: str | None,
         progress: bool | ProgressCallback,
@@ -84,10 +98,13 @@ class Options:
         advertise: str | None,
         ports: str | tuple[int, int] | None,
         network: str | None,
-        anchor: str,
+        anchor: str | None,
+        restart: RestartPolicy | None,
+        stall_timeouts: StallTimeouts | Mapping[str, float | None] | None,
     ) -> Options:
-        """Raises InvalidRun, FeatureUnavailable."""
-        _check_features(input_mode)
+        """Raises InvalidRun."""
+        if not isinstance(input_mode, InputMode):
+            raise InvalidRun(f"input_mode must be an InputMode, not {input_mode!r}")
         daemon = addresses.daemon(coordinator)
         is_secure = addresses.is_secure(coordinator)
         _check_places(daemon, bind, advertise, token_file)
@@ -107,6 +124,8 @@ class Options:
             # An embedded coordinator watches its driver itself, and needs no clock for it.
             owner_timeout=owner_seconds if daemon is not None else None,
             gpus=arguments.gpus(gpus),
+            restart=arguments.restart(restart, is_fed=input_mode is InputMode.SPARK),
+            stall=arguments.stall_timeouts(stall_timeouts),
         )
         completion_roles(spec)
         return cls(
@@ -114,6 +133,8 @@ class Options:
             preload=arguments.modules(preload),
             env=arguments.environment(env or {}),
             log_dir=arguments.path("log_dir", log_dir),
+            tensorboard=bool(tensorboard),
+            show_logs=bool(show_logs),
             model_dir=arguments.path("model_dir", model_dir),
             bind=addresses.bind(bind),
             progress=progress,
@@ -127,6 +148,7 @@ class Options:
             ports=addresses.ports(ports),
             network=addresses.network(network),
             anchor=arguments.anchor(anchor),
+            feed_key=make_key() if input_mode is InputMode.SPARK else None,
         )
 
     def bind_address(self, master: str, driver_host: str) -> tuple[str, int]:
@@ -170,28 +192,30 @@ class Options:
             token=token,
             payload=payload,
             grace={role.value: self.spec.grace_of(role) for role in Role},
-            preload=self.preload,
+            preload=(*self.preload, *(_FEED_PRELOAD if self.feed_key is not None else ())),
             connect_timeout=connect_timeout,
             env=self.env,
-            log_dir=self.log_dir,
+            has_log_dir=self.log_dir is not None or self.tensorboard,
             model_dir=self.model_dir,
             ports=self.ports,
             network=self.network,
-            anchor=self.anchor,
+            anchor=self.anchor or "task",
             gpus={role.value: self.spec.gpus.count(role) for role in Role},
             created_at=created_at,
             tls=None if tls is None else tls.to_plain(),
+            feed_key=None if self.feed_key is None else self.feed_key.to_plain(),
+            restart_causes=restart_causes(self.spec.restart),
         )
 
 
-def _check_features(input_mode: InputMode) -> None:
-    if not isinstance(input_mode, InputMode):
-        raise InvalidRun(f"input_mode must be an InputMode, not {input_mode!r}")
-    if input_mode is InputMode.SPARK:
-        raise FeatureUnavailable(
-            "feeding from Spark is not in this version: read the data in main_fun "
-            "(InputMode.TENSORFLOW)"
-        )
+def restart_causes(policy: RestartPolicy) -> tuple[str, ...]:
+    """After what a member's task starts it once more by itself. Not after *preempted*: the task, or
+    what is above it, is then gone or about to go."""
+    return tuple(
+        cause.value
+        for cause in Cause
+        if policy.action(cause) is not Action.FAIL and cause is not Cause.PREEMPTED
+    )
 
 
 def _check_places(daemon: str | None, bind: object, advertise: object, token_file: object) -> None:

@@ -116,6 +116,18 @@ def check_environment(gateway: Gateway) -> None:
         )
 
 
+def choose_anchor(gateway: Gateway, roles: Roles, asked: str | None, *, is_fed: bool) -> str:
+    """The task, unless the members would hold every slot that there is, and nothing could feed
+    them: then they live with their executors, and their tasks end once the gang is formed. Raises
+    as ``check_anchor`` does."""
+    if asked is None:
+        found = capacity(gateway)
+        has_none_left = found.is_final and found.slots <= roles.total
+        asked = "executor" if is_fed and has_none_left else "task"
+    check_anchor(gateway, asked)
+    return asked
+
+
 def check_anchor(gateway: Gateway, anchor: str) -> None:
     """Raises InvalidRun when Spark would take away the executors that members live in."""
     if anchor == "executor" and has_dynamic_allocation(gateway):

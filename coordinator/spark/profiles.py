@@ -87,6 +87,15 @@ def of_roles(gpus: Roles, settings: GpuSettings) -> dict[Role, Profile | None]:
     return dict.fromkeys(Role, None if settings.per_task >= most else _shared(most, settings))
 
 
+def of_feeders(settings: GpuSettings) -> Profile | None:
+    """The profile for tasks that feed members, which want no GPU: where a task takes one unless it
+    says otherwise, members that hold all GPUs would leave feeders no slot. With dynamic allocation
+    a profile means executors of its own, which would be far from the members: none, then."""
+    if settings.per_executor == 0 or settings.is_local or settings.is_dynamic:
+        return None
+    return _task_profile(0, settings) if settings.has_profiles else None
+
+
 def _task_profile(count: int, settings: GpuSettings) -> Profile | None:
     if count == settings.per_task:
         return None

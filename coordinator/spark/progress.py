@@ -1,4 +1,5 @@
-"""What a user sees while a run forms and runs: one line on a terminal, a few lines elsewhere."""
+"""What a user sees while a run forms and runs: one line on a terminal, a table in a notebook, a
+few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,19 +11,25 @@ from typing import TextIO
 
 from coordinator.core import diagnosis
 from coordinator.core.model import RunPhase, RunView
+from coordinator.spark import notebook, views
 
 _PLAIN_INTERVAL = 10.0
-"""Seconds between two lines where nothing can be overwritten: a notebook, a log file."""
+"""Seconds between two lines where nothing can be overwritten: a log file."""
+
+_NOTEBOOK_INTERVAL = 0.3
+"""Seconds between two pictures of a run at work, in a notebook."""
 
 
 class ProgressLine:
     """Shows the state of a run on ``stream``. Thread-safe.
 
-    On a terminal the line is overwritten; elsewhere a new line is printed when the phase changes,
+    On a terminal the line is overwritten. A notebook has a table, which is updated in place, where
+    no ``stream`` is asked for. Elsewhere a new line is printed when the phase changes,
     and while the run waits for something at most every 10 seconds.
     """
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        self._display = notebook.Display() if stream is None and notebook.is_running() else None
         self._stream: TextIO | None = stream if stream is not None else sys.stderr
         self._is_terminal = _is_terminal(self._stream)
         self._name = name
@@ -30,12 +37,16 @@ class ProgressLine:
         self._shown = ""
         self._shown_phase: RunPhase | None = None
         self._shown_at = float("-inf")
+        self._latest: RunView | None = None  # what a notebook shows
 
     def show(self, run: RunView) -> None:
         """The run as it is now."""
-        text = f"[{self._name}] {diagnosis.headline(run, time.time())}"
+        headline = diagnosis.headline(run, time.time())
+        text = f"[{self._name}] {headline}"
         with self._lock:
-            if self._is_terminal:
+            if self._display is not None:
+                self._draw(run, headline)
+            elif self._is_terminal:
                 self._overwrite(text)
             elif self._is_news(run, text):
                 self._print(text)
@@ -47,12 +58,29 @@ class ProgressLine:
             self._clear()
             self._print(f"[{self._name}] {text}")
 
+    def print_line(self, line: str) -> None:
+        """A line of somebody else's: a member's. The line of progress stays the last one."""
+        with self._lock:
+            shown = self._shown
+            self._clear()
+            self._write(f"{line}\n{shown}" if self._is_terminal else f"{line}\n")
+
     def close(self) -> None:
         """Leaves the last line standing."""
         with self._lock:
             if self._is_terminal and self._shown:
                 self._write("\n")
                 self._shown = ""
+
+    def _draw(self, run: RunView | None, headline: str, *, is_news: bool = False) -> None:
+        """In a notebook: at once when the phase changes, else not more often than is read."""
+        if self._display is None or run is None:
+            return
+        self._latest = run
+        is_news = is_news or run.phase is not RunPhase.RUNNING or run.phase is not self._shown_phase
+        if is_news or time.monotonic() - self._shown_at >= _NOTEBOOK_INTERVAL:
+            self._display.show(views.run(run, headline), f"[{self._name}] {headline}")
+            self._shown_at, self._shown_phase = time.monotonic(), run.phase
 
     def _is_news(self, run: RunView, text: str) -> bool:
         if text == self._shown:

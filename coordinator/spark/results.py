@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
 
-from coordinator.core import completion
+from coordinator.core import completion, diagnosis
 from coordinator.core.errors import (
     ReleaseUnproven,
     ReservationTimeout,
@@ -17,7 +17,17 @@ from coordinator.core.errors import (
     TfleaseError,
     TrainingFailed,
 )
-from coordinator.core.model import Cause, Failure, MemberPhase, Proof, RunPhase, RunView
+from coordinator.core.model import (
+    Cause,
+    Failure,
+    MemberPhase,
+    MemberView,
+    Proof,
+    Restart,
+    RunPhase,
+    RunView,
+)
+from coordinator.spark import views
 from coordinator.spark.jobs import MemberJobs
 
 _log = logging.getLogger("tflease")
@@ -37,7 +47,8 @@ class RunResult:
     ``returned``: what each member's ``main_fun`` returned, by member ("chief:0"); members whose
     process had to be stopped, because others decide the end of the run, are missing, and with
     ``anchor="executor"`` all are. ``seconds``: from the creation of the run to its end.
-    ``missing``: why, by member.
+    ``missing``: why, by member. ``restarts``: the latest 50 that it took, and ``generations`` how
+    often all members have started together.
     """
 
     run_id: str
@@ -45,6 +56,8 @@ class RunResult:
     returned: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     missing: Mapping[str, str] = field(default_factory=dict)
+    restarts: tuple[Restart, ...] = ()
+    generations: int = 1
 
     def __getitem__(self, member: str) -> Any:
         """``result["worker:0"]``. Raises KeyError, which says why it is not there."""
@@ -54,6 +67,17 @@ class RunResult:
             why = self.missing.get(member, "the run has no such member")
             raise KeyError(f"{member}: {why}") from None
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return views.result(
+            self.name,
+            self.seconds,
+            self.returned,
+            self.missing,
+            self.restarts,
+            self.generations,
+        )
+
 
 def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
     """Unpickles what the members returned. The bytes come from the user's own function on the
@@ -62,7 +86,7 @@ def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
     returned: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for member in run.members:
-        name, row = str(member.id), jobs.row(member.id)
+        name, row = str(member.id), jobs.row(member.id, member.incarnation)
         completed = member.exit is not None and member.exit.cause is Cause.COMPLETED
         if row is not None and row.handed_over:
             missing[name] = _HANDED_OVER
@@ -76,14 +100,28 @@ def collect(run: RunView, jobs: MemberJobs, seconds: float) -> RunResult:
         elif not completed:
             missing[name] = "its main_fun had not returned when the run was complete"
         elif row is None:
-            why = jobs.failure(member.id) or "its Spark task has not ended yet"
+            # Spark may end a decommissioned executor before it has what its last task returned.
+            is_lost = jobs.submitted(member.id).is_over and jobs.row(member.id) is not None
+            why = jobs.failure(member.id) or (
+                "Spark has lost it with its executor, and has run the task once more"
+                if is_lost
+                else "its Spark task has not ended yet"
+            )
             missing[name] = f"what it returned has not come back: {why}"
             _log.warning("what %s returned has not come back: %s", name, why)
         else:
             returned[name] = None
             if member.exit is not None and member.exit.message:
                 _log.warning("%s: %s", name, member.exit.message)
-    return RunResult(str(run.run_id), run.spec.name, returned, seconds, missing)
+    return RunResult(
+        str(run.run_id),
+        run.spec.name,
+        returned,
+        seconds,
+        missing,
+        run.restarts,
+        run.generation,
+    )
 
 
 def error_of(run: RunView) -> TfleaseError | None:
@@ -112,14 +150,13 @@ def story(run: RunView, failure: Failure) -> str:
         trace, log = failure.exit.traceback.strip(), failure.exit.log_tail
         log = log.replace(trace, "(the traceback above)") if trace else log
         lines += _section(f"Last lines of the log of {failure.member}", log)
-    lines += _section(
-        "Other members",
-        "\n".join(failure.others[:_MAX_OTHERS])
-        + (
-            f"\n... and {len(failure.others) - _MAX_OTHERS} more"
-            * (len(failure.others) > _MAX_OTHERS)
-        ),
-    )
+    # The coordinator puts the restarts after the other members.
+    count = len(run.restarts)
+    others = failure.others[: len(failure.others) - count]
+    lines += _section("Other members", _shortened(others))
+    before = diagnosis.history(run)[-_MAX_OTHERS:]
+    more = run.restart_count - len(before)
+    lines += _section("Restarts before", "\n".join([*[f"{more} more, and"] * (more > 0), *before]))
     where = [
         f"{member.id}: {member.executor.directory} on {member.executor}"
         for member in run.members
@@ -129,27 +166,37 @@ def story(run: RunView, failure: Failure) -> str:
     return "\n".join(lines)
 
 
+def _shortened(lines: Sequence[str]) -> str:
+    more = len(lines) - _MAX_OTHERS
+    return "\n".join([*lines[:_MAX_OTHERS], *([f"... and {more} more"] if more > 0 else [])])
+
+
 def _section(title: str, text: str) -> Iterable[str]:
     return [f"\n--- {title} ---", text.rstrip()] if text.strip() else []
 
 
-def check_released(run: RunView, *, is_idle: bool = True) -> None:
-    """Raises ReleaseUnproven when something of an ended run may be left. ``is_idle``: Spark lists
-    no task of it."""
+def left_of(member: MemberView) -> str:
+    """What of a member may be left; "" when it is proven gone, or never began."""
+    where = f"{member.id} on {member.executor}"
+    if member.phase in (MemberPhase.LOST, MemberPhase.FENCED):
+        return f"{where}: its agent is not heard of any more"
+    if member.phase.is_live:
+        return f"{where}: it was {member.phase.value} when last heard of"
+    if member.exit is not None and member.incarnation is not None:
+        if member.exit.survivors:
+            return f"{where}: could not be killed: {', '.join(member.exit.survivors)}"
+        if member.exit.proof is Proof.NONE:
+            return f"{where}: nothing was proven ({member.exit.reason})"
+    return ""
+
+
+def check_released(run: RunView, before: Iterable[str] = (), *, is_idle: bool = True) -> None:
+    """Raises ReleaseUnproven when something of an ended run may be left. ``before``: what may be
+    of earlier generations; ``is_idle``: Spark lists no task of it."""
     left: list[str] = []
     if not is_idle:
         left.append(f"Spark still lists an active task of the run (tag tflease-{run.run_id})")
-    for member in run.members:
-        where = f"{member.id} on {member.executor}"
-        if member.phase in (MemberPhase.LOST, MemberPhase.FENCED):
-            left.append(f"{where}: its agent is not heard of any more")
-        elif member.phase.is_live:
-            left.append(f"{where}: it was {member.phase.value} when last heard of")
-        elif member.exit is not None and member.incarnation is not None:
-            if member.exit.survivors:
-                left.append(f"{where}: could not be killed: {', '.join(member.exit.survivors)}")
-            elif member.exit.proof is Proof.NONE:
-                left.append(f"{where}: nothing was proven ({member.exit.reason})")
+    left += [*before, *filter(None, map(left_of, run.members))]
     if left:
         raise ReleaseUnproven(
             "something of the run may be left: " + "; ".join(left), {"left": "; ".join(left)}

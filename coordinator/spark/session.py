@@ -10,16 +10,18 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from coordinator.client import RunClient
+from coordinator.core import diagnosis
 from coordinator.core.errors import CoordinatorUnavailable, ReservationTimeout, TfleaseError
 from coordinator.core.model import (
     IncarnationId,
     MemberId,
     MemberPhase,
+    Proof,
     RunPhase,
     RunView,
     TaskState,
 )
-from coordinator.spark import following
+from coordinator.spark import following, results
 from coordinator.spark.gateway import Gateway
 from coordinator.spark.gpu_rivals import Rivals
 from coordinator.spark.jobs import MemberJobs, MemberRow
@@ -35,7 +37,12 @@ _FORMING: dict[str, threading.Lock] = {}
 
 class Forming:
     """One forming run at a time for each Spark application: two half-formed gangs would hold each
-    other's slots for ever. Entering waits, visibly; raises ReservationTimeout."""
+    other's slots for ever. Entering waits, visibly; raises ReservationTimeout.
+
+    A gang that forms again after a restart does not wait for its turn: mostly its members keep
+    their slots. Should it need one that a forming run holds, each of the two waits for no longer
+    than its own reservation timeout, and the one that gives up frees its slots.
+    """
 
     def __init__(self, gateway: Gateway, options: Options) -> None:
         self._lock = _FORMING.setdefault(gateway.application_id, threading.Lock())
@@ -95,6 +102,10 @@ class RunSession:
         self._lost: CoordinatorUnavailable | None = None
         self._jobs: MemberJobs | None = None
         self._tasks: dict[MemberId, TaskState] = {}
+        self._tasks_of = 0  # so many restarts: they are about the jobs since then
+        self._known_restarts = run.restart_count
+        self._unproven: dict[tuple[MemberId, str], str] = {}  # by attempt, of all generations
+        self._news: Callable[[], object] = lambda: None
         self._cancelled: set[MemberId] = set()
         self._told: set[tuple[str, str]] = set()  # leftovers, by host
         self._unsent_stop: tuple[str, float | None] | None = None
@@ -104,9 +115,11 @@ class RunSession:
             threading.Thread(target=self._report, name="tflease-scheduling", daemon=True),
         ]
 
-    def start(self, jobs: MemberJobs) -> None:
-        """Begins to follow the run, and to report what Spark says of its jobs."""
+    def start(self, jobs: MemberJobs, news: Callable[[], object] | None = None) -> None:
+        """Begins to follow the run, and to report what Spark says of its jobs. ``news`` is called
+        when the run has changed or a job has ended."""
         self._jobs = jobs
+        self._news = news or self._news
         for thread in self._threads:
             thread.start()
 
@@ -149,11 +162,15 @@ class RunSession:
     def task_returned(self, row: MemberRow) -> None:
         """A member's task has ended and brought its sentinel's proof: tells the coordinator."""
         if row.handed_over:
-            return  # the member lives on, and its agent tells of its end
+            self._news()  # the member lives on, and its agent tells of its end
+            return
         report = row.report
         if report is None:
             self.task_failed(row.member, row.refusal or "it returned nothing")
             return
+        if report.proof is not Proof.NONE and not report.survivors:
+            with self._condition:
+                self._unproven.pop((row.member, row.incarnation), None)
         run_id, incarnation = self._view.run_id, IncarnationId(row.incarnation)
         with suppress(TfleaseError):  # the watch tells when the coordinator is gone
             following.persistently(
@@ -161,12 +178,54 @@ class RunSession:
                 self._patience,
                 self._closed,
             )
+        self._news()
+
+    @property
+    def unproven(self) -> list[str]:
+        """What may be left of members whose slots others have taken since."""
+        with self._condition:
+            now = {(each.id, each.incarnation) for each in self._view.members if each.exit}
+            return [text for attempt, text in self._unproven.items() if attempt not in now]
+
+    def _note_unproven(self, view: RunView) -> None:
+        """With the lock. A slot of a run that goes on is free once its holder is fenced, too, which
+        no picture may show: the next generation forms in the same moment."""
+        for member in view.members:
+            if not member.incarnation:
+                continue
+            attempt, text = (member.id, member.incarnation), results.left_of(member)
+            is_over = member.phase.has_ended and member.exit is not None
+            if text and (is_over or member.phase is MemberPhase.LOST):
+                self._unproven[attempt] = text
+            elif is_over or member.phase.is_live:  # proven, or heard of again
+                self._unproven.pop(attempt, None)
 
     def task_failed(self, member: MemberId, text: str) -> None:
-        """Spark gave a member's task up: tells the coordinator."""
+        """Spark gave a member's task up: tells the coordinator, unless another job answers it."""
+        view = self.view
+        has_another = self._jobs is not None and not self._jobs.submitted(member).is_over
+        if not has_another and not _is_answered(view, member):
+            self.task_is_lost(member, text, view.restart_count)
+        self._news()
+
+    def task_is_lost(self, member: MemberId, text: str, restarts: int) -> None:
+        """And there will be no other. ``restarts``: of the run, when that was so."""
         with self._condition:
-            self._tasks[member] = TaskState(failed=True, message=text)
+            self._forget_tasks_of_before()
+            if restarts == self._tasks_of:
+                self._tasks[member] = TaskState(failed=True, message=text)
         self._send_scheduling()
+
+    def task_cancelled(self, member: MemberId, text: str) -> None:
+        """Somebody has cancelled the job of a member that would otherwise start again: he wants
+        the end."""
+        self.stop(f"the Spark job of {member} was cancelled: {text}", None)
+
+    def _forget_tasks_of_before(self) -> None:
+        """With the lock."""
+        if self._tasks_of != self._view.restart_count:
+            self._tasks_of = self._view.restart_count
+            self._tasks.clear()
 
     def close(self, timeout: float) -> None:
         """Stops following. The client must be closed by its owner, after the watch has ended."""
@@ -208,11 +267,14 @@ class RunSession:
     def _saw(self, view: RunView) -> None:
         with self._condition:
             self._view = view
+            self._note_unproven(view)
             self._condition.notify_all()
         self._rivals.saw(view)
         if not view.phase.is_terminal:
             self._send_stop_again()
         self._warn_of_leftovers(view)
+        self._warn_of_restarts(view)
+        self._news()
         if self._show is not None:
             self._show_quietly(view)
         if view.phase is RunPhase.STOPPING or view.phase.is_terminal:
@@ -225,6 +287,13 @@ class RunSession:
                 if (executor.hostname, text) not in self._told:
                     self._told.add((executor.hostname, text))
                     _log.warning("%s: %s", executor, text)
+
+    def _warn_of_restarts(self, view: RunView) -> None:
+        """Each once; of very many at a time the latest."""
+        new = view.restart_count - self._known_restarts
+        self._known_restarts = view.restart_count
+        for line in diagnosis.history(view)[-new:] if new > 0 else ():
+            _log.warning("run %r: %s", view.spec.name, line)
 
     def _show_quietly(self, view: RunView) -> None:
         """A display that fails must not end the watch."""
@@ -239,7 +308,7 @@ class RunSession:
         """Tasks that were never scheduled must not start now and hold a slot (R2). One that runs
         but has not connected yet finds the run over, and brings the proof of its end itself."""
         for member in view.members:
-            never_came = member.incarnation is None and member.phase is MemberPhase.STOPPED
+            never_came = member.exit is None and member.phase is MemberPhase.STOPPED
             if never_came and member.id not in self._cancelled and self._jobs is not None:
                 self._cancelled.add(member.id)
                 if self._jobs.running(member.id) is not True:
@@ -251,7 +320,8 @@ class RunSession:
             if view.phase.is_terminal:
                 return
             self._send_stop_again()
-            if view.phase is RunPhase.FORMING:
+            is_missing = any(each.phase is MemberPhase.EXPECTED for each in view.members)
+            if view.phase is RunPhase.FORMING or (view.phase is RunPhase.RUNNING and is_missing):
                 self._look(view)
                 self._send_scheduling()
 
@@ -275,13 +345,24 @@ class RunSession:
             running = active > sum(each.phase.is_live for each in view.members if each.id in there)
             why = "" if running else self._rivals.explain(view.run_id, member.id)
             with self._condition:
+                self._forget_tasks_of_before()
                 if not self._tasks.get(member.id, TaskState()).failed:
                     self._tasks[member.id] = TaskState(running=running, message=why)
 
     def _send_scheduling(self) -> None:
         with self._condition:
-            run_id, tasks = self._view.run_id, dict(self._tasks)
+            self._forget_tasks_of_before()
+            run_id, tasks, restarts = self._view.run_id, dict(self._tasks), self._tasks_of
         if self._jobs is not None:
             slots = self._jobs.gateway.slots()
             with suppress(TfleaseError):  # the watch tells when the coordinator is gone
-                self._client.report_scheduling(run_id, slots, tasks)
+                self._client.report_scheduling(run_id, slots, tasks, restarts)
+
+
+def _is_answered(run: RunView, member: MemberId) -> bool:
+    """Whether the end of a task is no news to the coordinator: once a run has been restarted, only
+    that of a member at work is. Others are brought back by another job (``resubmission``)."""
+    if not run.restart_count and run.phase is not RunPhase.RESTARTING:
+        return False
+    phase = next(each.phase for each in run.members if each.id == member)
+    return run.phase is not RunPhase.RUNNING or not phase.is_live

@@ -6,8 +6,10 @@ import asyncio
 import os
 import secrets
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 
+from coordinator import wire
 from coordinator.core.access import ClientTls
 from coordinator.core.errors import CoordinatorUnavailable
 from coordinator.core.gpu import LeaseToken
@@ -35,6 +37,10 @@ from coordinator.testing.tally import Tally
 _FALSE_STEP = 10**9
 _ROLES = tuple(Role)
 _PORTS_OF_A_ROLE = 13_000
+
+_unpack = lru_cache(maxsize=1)(wire.unpack_cluster_spec)
+"""Thousands of members in one process read the same cluster spec: a copy of its thousands of
+addresses for each would cost more than all that the coordinator does."""
 
 
 class FakeExecutor:
@@ -97,7 +103,7 @@ class FakeExecutor:
         self._address = address
         self._token = token
         self._tls = tls
-        self._client = client or ReservationClient(address, token, tls)
+        self._client = client or ReservationClient(address, token, tls, _unpack)
         self._owns_client = client is None
         self._session: FakeSession | None = None
         self._half_open: list[Attendance] = []
@@ -211,6 +217,13 @@ class FakeExecutor:
         await session.until(lambda: session.stop is not None)
         assert session.stop is not None
         return session.stop
+
+    async def show_stack(self, text: str) -> None:
+        """Waits until it is asked where its process stands, and says so."""
+        session = self._in_session()
+        await session.until(lambda: session.is_asked_for_stack)
+        session.is_asked_for_stack = False
+        await session.say(Attendance.stack_dumped, text)
 
     async def end(self, report: ExitReport, generation: int | None = None) -> ExitReport:
         """The process ended. Returns the report as it was sent: with how its GPUs look since."""

@@ -13,6 +13,7 @@ from coordinator.member_client import (
     Acknowledged,
     Attendance,
     ClaimGpus,
+    DumpStack,
     InspectGpus,
     Start,
     Stop,
@@ -27,6 +28,7 @@ class FakeSession:
     def __init__(self, attendance: Attendance, gpus: GpuConduct) -> None:
         self.start: Start | None = None
         self.stop: Stop | None = None
+        self.is_asked_for_stack = False
         self._attendance = attendance
         self._gpus = gpus
         self._sequence = 0
@@ -96,6 +98,8 @@ class FakeSession:
                         self.start = command
                     case Stop():
                         self.stop = command
+                    case DumpStack():
+                        self.is_asked_for_stack = True
                     case InspectGpus() | ClaimGpus():
                         self._orders.append(command)
                 self._tell_waiting()

@@ -22,66 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from coordinator.v1 import model_pb2 as coordinator_dot_v1_dot_model__pb2
+from coordinator.v1 import gpu_pb2 as coordinator_dot_v1_dot_gpu__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&coordinator/v1/gpu_lease_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x0fListGpusRequest\x12\x13\n\x0bwith_events\x18\x01 \x01(\x08\"d\n\x10ListGpusResponse\x12&\n\x04gpus\x18\x01 \x03(\x0b\x32\x18.coordinator.v1.GpuLease\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuEvent\"B\n\x08GpuEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04text\x18\x02 \x01(\t\"n\n\x11ReportGpusRequest\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12&\n\x04gpus\x18\x03 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\x12\x0e\n\x06number\x18\x04 \x01(\x03\"\x14\n\x12ReportGpusResponse\"#\n\x12InspectGpusRequest\x12\r\n\x05uuids\x18\x01 \x03(\t\"=\n\x13InspectGpusResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\"4\n\x07GpuWant\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\r\n\x05uuids\x18\x02 \x03(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"\x8d\x01\n\x12\x41\x63quireGpusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12&\n\x05wants\x18\x03 \x03(\x0b\x32\x17.coordinator.v1.GpuWant\x12+\n\x08patience\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x13\x41\x63quireGpusResponse\x12*\n\x06grants\x18\x01 \x03(\x0b\x32\x1a.coordinator.v1.GpuGrantTo\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\nGpuGrantTo\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12)\n\x05token\x18\x03 \x01(\x0b\x32\x1a.coordinator.v1.LeaseToken\"R\n\x10RenewGpusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x06tokens\x18\x02 \x03(\x0b\x32\x1a.coordinator.v1.LeaseToken\"\x13\n\x11RenewGpusResponse\"]\n\x12ReleaseGpusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03who\x18\x02 \x01(\t\x12&\n\x04gpus\x18\x03 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\"\x15\n\x13ReleaseGpusResponse\"4\n\x14QuarantineGpuRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\">\n\x15QuarantineGpuResponse\x12%\n\x03gpu\x18\x01 \x01(\x0b\x32\x18.coordinator.v1.GpuLease\"/\n\x0f\x43learGpuRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"9\n\x10\x43learGpuResponse\x12%\n\x03gpu\x18\x01 \x01(\x0b\x32\x18.coordinator.v1.GpuLease\"@\n\x0eUseGpusRequest\x12.\n\tquestions\x18\x01 \x03(\x0b\x32\x1b.coordinator.v1.GpuQuestion\"\xca\x01\n\x0bGpuQuestion\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x35\n\x07\x61\x63quire\x18\x02 \x01(\x0b\x32\".coordinator.v1.AcquireGpusRequestH\x00\x12\x31\n\x05renew\x18\x03 \x01(\x0b\x32 .coordinator.v1.RenewGpusRequestH\x00\x12\x35\n\x07release\x18\x04 \x01(\x0b\x32\".coordinator.v1.ReleaseGpusRequestH\x00\x42\n\n\x08question\"=\n\x0fUseGpusResponse\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.coordinator.v1.GpuAnswer\"\xfc\x01\n\tGpuAnswer\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x37\n\x08\x61\x63quired\x18\x02 \x01(\x0b\x32#.coordinator.v1.AcquireGpusResponseH\x00\x12\x34\n\x07renewed\x18\x03 \x01(\x0b\x32!.coordinator.v1.RenewGpusResponseH\x00\x12\x37\n\x08released\x18\x04 \x01(\x0b\x32#.coordinator.v1.ReleaseGpusResponseH\x00\x12-\n\x07refused\x18\x05 \x01(\x0b\x32\x1a.coordinator.v1.GpuRefusalH\x00\x42\x08\n\x06\x61nswer\";\n\nGpuRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2\x8c\x06\n\x0fGpuLeaseService\x12M\n\x08ListGpus\x12\x1f.coordinator.v1.ListGpusRequest\x1a .coordinator.v1.ListGpusResponse\x12S\n\nReportGpus\x12!.coordinator.v1.ReportGpusRequest\x1a\".coordinator.v1.ReportGpusResponse\x12V\n\x0bInspectGpus\x12\".coordinator.v1.InspectGpusRequest\x1a#.coordinator.v1.InspectGpusResponse\x12V\n\x0b\x41\x63quireGpus\x12\".coordinator.v1.AcquireGpusRequest\x1a#.coordinator.v1.AcquireGpusResponse\x12N\n\x07UseGpus\x12\x1e.coordinator.v1.UseGpusRequest\x1a\x1f.coordinator.v1.UseGpusResponse(\x01\x30\x01\x12P\n\tRenewGpus\x12 .coordinator.v1.RenewGpusRequest\x1a!.coordinator.v1.RenewGpusResponse\x12V\n\x0bReleaseGpus\x12\".coordinator.v1.ReleaseGpusRequest\x1a#.coordinator.v1.ReleaseGpusResponse\x12\\\n\rQuarantineGpu\x12$.coordinator.v1.QuarantineGpuRequest\x1a%.coordinator.v1.QuarantineGpuResponse\x12M\n\x08\x43learGpu\x12\x1f.coordinator.v1.ClearGpuRequest\x1a .coordinator.v1.ClearGpuResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&coordinator/v1/gpu_lease_service.proto\x12\x0e\x63oordinator.v1\x1a\x18\x63oordinator/v1/gpu.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x0fListGpusRequest\x12\x13\n\x0bwith_events\x18\x01 \x01(\x08\"d\n\x10ListGpusResponse\x12&\n\x04gpus\x18\x01 \x03(\x0b\x32\x18.coordinator.v1.GpuLease\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuEvent\"B\n\x08GpuEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04text\x18\x02 \x01(\t\"n\n\x11ReportGpusRequest\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12&\n\x04gpus\x18\x03 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\x12\x0e\n\x06number\x18\x04 \x01(\x03\"\x14\n\x12ReportGpusResponse\"#\n\x12InspectGpusRequest\x12\r\n\x05uuids\x18\x01 \x03(\t\"=\n\x13InspectGpusResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\"4\n\x07GpuWant\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\r\n\x05uuids\x18\x02 \x03(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"\x8d\x01\n\x12\x41\x63quireGpusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12&\n\x05wants\x18\x03 \x03(\x0b\x32\x17.coordinator.v1.GpuWant\x12+\n\x08patience\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x13\x41\x63quireGpusResponse\x12*\n\x06grants\x18\x01 \x03(\x0b\x32\x1a.coordinator.v1.GpuGrantTo\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\nGpuGrantTo\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12)\n\x05token\x18\x03 \x01(\x0b\x32\x1a.coordinator.v1.LeaseToken\"R\n\x10RenewGpusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x06tokens\x18\x02 \x03(\x0b\x32\x1a.coordinator.v1.LeaseToken\"\x13\n\x11RenewGpusResponse\"]\n\x12ReleaseGpusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03who\x18\x02 \x01(\t\x12&\n\x04gpus\x18\x03 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\"\x15\n\x13ReleaseGpusResponse\"4\n\x14QuarantineGpuRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\">\n\x15QuarantineGpuResponse\x12%\n\x03gpu\x18\x01 \x01(\x0b\x32\x18.coordinator.v1.GpuLease\"/\n\x0f\x43learGpuRequest\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"9\n\x10\x43learGpuResponse\x12%\n\x03gpu\x18\x01 \x01(\x0b\x32\x18.coordinator.v1.GpuLease\"@\n\x0eUseGpusRequest\x12.\n\tquestions\x18\x01 \x03(\x0b\x32\x1b.coordinator.v1.GpuQuestion\"\xca\x01\n\x0bGpuQuestion\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x35\n\x07\x61\x63quire\x18\x02 \x01(\x0b\x32\".coordinator.v1.AcquireGpusRequestH\x00\x12\x31\n\x05renew\x18\x03 \x01(\x0b\x32 .coordinator.v1.RenewGpusRequestH\x00\x12\x35\n\x07release\x18\x04 \x01(\x0b\x32\".coordinator.v1.ReleaseGpusRequestH\x00\x42\n\n\x08question\"=\n\x0fUseGpusResponse\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.coordinator.v1.GpuAnswer\"\xfc\x01\n\tGpuAnswer\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x37\n\x08\x61\x63quired\x18\x02 \x01(\x0b\x32#.coordinator.v1.AcquireGpusResponseH\x00\x12\x34\n\x07renewed\x18\x03 \x01(\x0b\x32!.coordinator.v1.RenewGpusResponseH\x00\x12\x37\n\x08released\x18\x04 \x01(\x0b\x32#.coordinator.v1.ReleaseGpusResponseH\x00\x12-\n\x07refused\x18\x05 \x01(\x0b\x32\x1a.coordinator.v1.GpuRefusalH\x00\x42\x08\n\x06\x61nswer\";\n\nGpuRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2\x8c\x06\n\x0fGpuLeaseService\x12M\n\x08ListGpus\x12\x1f.coordinator.v1.ListGpusRequest\x1a .coordinator.v1.ListGpusResponse\x12S\n\nReportGpus\x12!.coordinator.v1.ReportGpusRequest\x1a\".coordinator.v1.ReportGpusResponse\x12V\n\x0bInspectGpus\x12\".coordinator.v1.InspectGpusRequest\x1a#.coordinator.v1.InspectGpusResponse\x12V\n\x0b\x41\x63quireGpus\x12\".coordinator.v1.AcquireGpusRequest\x1a#.coordinator.v1.AcquireGpusResponse\x12N\n\x07UseGpus\x12\x1e.coordinator.v1.UseGpusRequest\x1a\x1f.coordinator.v1.UseGpusResponse(\x01\x30\x01\x12P\n\tRenewGpus\x12 .coordinator.v1.RenewGpusRequest\x1a!.coordinator.v1.RenewGpusResponse\x12V\n\x0bReleaseGpus\x12\".coordinator.v1.ReleaseGpusRequest\x1a#.coordinator.v1.ReleaseGpusResponse\x12\\\n\rQuarantineGpu\x12$.coordinator.v1.QuarantineGpuRequest\x1a%.coordinator.v1.QuarantineGpuResponse\x12M\n\x08\x43learGpu\x12\x1f.coordinator.v1.ClearGpuRequest\x1a .coordinator.v1.ClearGpuResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coordinator.v1.gpu_lease_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTGPUSREQUEST']._serialized_start=151
-  _globals['_LISTGPUSREQUEST']._serialized_end=189
-  _globals['_LISTGPUSRESPONSE']._serialized_start=191
-  _globals['_LISTGPUSRESPONSE']._serialized_end=291
-  _globals['_GPUEVENT']._serialized_start=293
-  _globals['_GPUEVENT']._serialized_end=359
-  _globals['_REPORTGPUSREQUEST']._serialized_start=361
-  _globals['_REPORTGPUSREQUEST']._serialized_end=471
-  _globals['_REPORTGPUSRESPONSE']._serialized_start=473
-  _globals['_REPORTGPUSRESPONSE']._serialized_end=493
-  _globals['_INSPECTGPUSREQUEST']._serialized_start=495
-  _globals['_INSPECTGPUSREQUEST']._serialized_end=530
-  _globals['_INSPECTGPUSRESPONSE']._serialized_start=532
-  _globals['_INSPECTGPUSRESPONSE']._serialized_end=593
-  _globals['_GPUWANT']._serialized_start=595
-  _globals['_GPUWANT']._serialized_end=647
-  _globals['_ACQUIREGPUSREQUEST']._serialized_start=650
-  _globals['_ACQUIREGPUSREQUEST']._serialized_end=791
-  _globals['_ACQUIREGPUSRESPONSE']._serialized_start=793
-  _globals['_ACQUIREGPUSRESPONSE']._serialized_end=898
-  _globals['_GPUGRANTTO']._serialized_start=900
-  _globals['_GPUGRANTTO']._serialized_end=982
-  _globals['_RENEWGPUSREQUEST']._serialized_start=984
-  _globals['_RENEWGPUSREQUEST']._serialized_end=1066
-  _globals['_RENEWGPUSRESPONSE']._serialized_start=1068
-  _globals['_RENEWGPUSRESPONSE']._serialized_end=1087
-  _globals['_RELEASEGPUSREQUEST']._serialized_start=1089
-  _globals['_RELEASEGPUSREQUEST']._serialized_end=1182
-  _globals['_RELEASEGPUSRESPONSE']._serialized_start=1184
-  _globals['_RELEASEGPUSRESPONSE']._serialized_end=1205
-  _globals['_QUARANTINEGPUREQUEST']._serialized_start=1207
-  _globals['_QUARANTINEGPUREQUEST']._serialized_end=1259
-  _globals['_QUARANTINEGPURESPONSE']._serialized_start=1261
-  _globals['_QUARANTINEGPURESPONSE']._serialized_end=1323
-  _globals['_CLEARGPUREQUEST']._serialized_start=1325
-  _globals['_CLEARGPUREQUEST']._serialized_end=1372
-  _globals['_CLEARGPURESPONSE']._serialized_start=1374
-  _globals['_CLEARGPURESPONSE']._serialized_end=1431
-  _globals['_USEGPUSREQUEST']._serialized_start=1433
-  _globals['_USEGPUSREQUEST']._serialized_end=1497
-  _globals['_GPUQUESTION']._serialized_start=1500
-  _globals['_GPUQUESTION']._serialized_end=1702
-  _globals['_USEGPUSRESPONSE']._serialized_start=1704
-  _globals['_USEGPUSRESPONSE']._serialized_end=1765
-  _globals['_GPUANSWER']._serialized_start=1768
-  _globals['_GPUANSWER']._serialized_end=2020
-  _globals['_GPUREFUSAL']._serialized_start=2022
-  _globals['_GPUREFUSAL']._serialized_end=2081
-  _globals['_GPULEASESERVICE']._serialized_start=2084
-  _globals['_GPULEASESERVICE']._serialized_end=2864
+  _globals['_LISTGPUSREQUEST']._serialized_start=149
+  _globals['_LISTGPUSREQUEST']._serialized_end=187
+  _globals['_LISTGPUSRESPONSE']._serialized_start=189
+  _globals['_LISTGPUSRESPONSE']._serialized_end=289
+  _globals['_GPUEVENT']._serialized_start=291
+  _globals['_GPUEVENT']._serialized_end=357
+  _globals['_REPORTGPUSREQUEST']._serialized_start=359
+  _globals['_REPORTGPUSREQUEST']._serialized_end=469
+  _globals['_REPORTGPUSRESPONSE']._serialized_start=471
+  _globals['_REPORTGPUSRESPONSE']._serialized_end=491
+  _globals['_INSPECTGPUSREQUEST']._serialized_start=493
+  _globals['_INSPECTGPUSREQUEST']._serialized_end=528
+  _globals['_INSPECTGPUSRESPONSE']._serialized_start=530
+  _globals['_INSPECTGPUSRESPONSE']._serialized_end=591
+  _globals['_GPUWANT']._serialized_start=593
+  _globals['_GPUWANT']._serialized_end=645
+  _globals['_ACQUIREGPUSREQUEST']._serialized_start=648
+  _globals['_ACQUIREGPUSREQUEST']._serialized_end=789
+  _globals['_ACQUIREGPUSRESPONSE']._serialized_start=791
+  _globals['_ACQUIREGPUSRESPONSE']._serialized_end=896
+  _globals['_GPUGRANTTO']._serialized_start=898
+  _globals['_GPUGRANTTO']._serialized_end=980
+  _globals['_RENEWGPUSREQUEST']._serialized_start=982
+  _globals['_RENEWGPUSREQUEST']._serialized_end=1064
+  _globals['_RENEWGPUSRESPONSE']._serialized_start=1066
+  _globals['_RENEWGPUSRESPONSE']._serialized_end=1085
+  _globals['_RELEASEGPUSREQUEST']._serialized_start=1087
+  _globals['_RELEASEGPUSREQUEST']._serialized_end=1180
+  _globals['_RELEASEGPUSRESPONSE']._serialized_start=1182
+  _globals['_RELEASEGPUSRESPONSE']._serialized_end=1203
+  _globals['_QUARANTINEGPUREQUEST']._serialized_start=1205
+  _globals['_QUARANTINEGPUREQUEST']._serialized_end=1257
+  _globals['_QUARANTINEGPURESPONSE']._serialized_start=1259
+  _globals['_QUARANTINEGPURESPONSE']._serialized_end=1321
+  _globals['_CLEARGPUREQUEST']._serialized_start=1323
+  _globals['_CLEARGPUREQUEST']._serialized_end=1370
+  _globals['_CLEARGPURESPONSE']._serialized_start=1372
+  _globals['_CLEARGPURESPONSE']._serialized_end=1429
+  _globals['_USEGPUSREQUEST']._serialized_start=1431
+  _globals['_USEGPUSREQUEST']._serialized_end=1495
+  _globals['_GPUQUESTION']._serialized_start=1498
+  _globals['_GPUQUESTION']._serialized_end=1700
+  _globals['_USEGPUSRESPONSE']._serialized_start=1702
+  _globals['_USEGPUSRESPONSE']._serialized_end=1763
+  _globals['_GPUANSWER']._serialized_start=1766
+  _globals['_GPUANSWER']._serialized_end=2018
+  _globals['_GPUREFUSAL']._serialized_start=2020
+  _globals['_GPUREFUSAL']._serialized_end=2079
+  _globals['_GPULEASESERVICE']._serialized_start=2082
+  _globals['_GPULEASESERVICE']._serialized_end=2862
 # @@protoc_insertion_point(module_scope)

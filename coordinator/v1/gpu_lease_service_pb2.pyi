@@ -1,6 +1,6 @@
 import datetime
 
-from coordinator.v1 import model_pb2 as _model_pb2
+from coordinator.v1 import gpu_pb2 as _gpu_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -21,9 +21,9 @@ class ListGpusResponse(_message.Message):
     __slots__ = ("gpus", "events")
     GPUS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
-    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuLease]
+    gpus: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.GpuLease]
     events: _containers.RepeatedCompositeFieldContainer[GpuEvent]
-    def __init__(self, gpus: _Optional[_Iterable[_Union[_model_pb2.GpuLease, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[GpuEvent, _Mapping]]] = ...) -> None: ...
+    def __init__(self, gpus: _Optional[_Iterable[_Union[_gpu_pb2.GpuLease, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[GpuEvent, _Mapping]]] = ...) -> None: ...
 
 class GpuEvent(_message.Message):
     __slots__ = ("time", "text")
@@ -41,9 +41,9 @@ class ReportGpusRequest(_message.Message):
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     boot_id: str
-    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
+    gpus: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.GpuSight]
     number: int
-    def __init__(self, hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
+    def __init__(self, hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[_gpu_pb2.GpuSight, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class ReportGpusResponse(_message.Message):
     __slots__ = ()
@@ -100,16 +100,16 @@ class GpuGrantTo(_message.Message):
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     who: str
     uuid: str
-    token: _model_pb2.LeaseToken
-    def __init__(self, who: _Optional[str] = ..., uuid: _Optional[str] = ..., token: _Optional[_Union[_model_pb2.LeaseToken, _Mapping]] = ...) -> None: ...
+    token: _gpu_pb2.LeaseToken
+    def __init__(self, who: _Optional[str] = ..., uuid: _Optional[str] = ..., token: _Optional[_Union[_gpu_pb2.LeaseToken, _Mapping]] = ...) -> None: ...
 
 class RenewGpusRequest(_message.Message):
     __slots__ = ("request_id", "tokens")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
-    tokens: _containers.RepeatedCompositeFieldContainer[_model_pb2.LeaseToken]
-    def __init__(self, request_id: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_model_pb2.LeaseToken, _Mapping]]] = ...) -> None: ...
+    tokens: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.LeaseToken]
+    def __init__(self, request_id: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[_gpu_pb2.LeaseToken, _Mapping]]] = ...) -> None: ...
 
 class RenewGpusResponse(_message.Message):
     __slots__ = ()
@@ -122,8 +122,8 @@ class ReleaseGpusRequest(_message.Message):
     GPUS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     who: str
-    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
-    def __init__(self, request_id: _Optional[str] = ..., who: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
+    gpus: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.GpuSight]
+    def __init__(self, request_id: _Optional[str] = ..., who: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[_gpu_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
 
 class ReleaseGpusResponse(_message.Message):
     __slots__ = ()
@@ -140,8 +140,8 @@ class QuarantineGpuRequest(_message.Message):
 class QuarantineGpuResponse(_message.Message):
     __slots__ = ("gpu",)
     GPU_FIELD_NUMBER: _ClassVar[int]
-    gpu: _model_pb2.GpuLease
-    def __init__(self, gpu: _Optional[_Union[_model_pb2.GpuLease, _Mapping]] = ...) -> None: ...
+    gpu: _gpu_pb2.GpuLease
+    def __init__(self, gpu: _Optional[_Union[_gpu_pb2.GpuLease, _Mapping]] = ...) -> None: ...
 
 class ClearGpuRequest(_message.Message):
     __slots__ = ("uuid", "reason")
@@ -154,8 +154,8 @@ class ClearGpuRequest(_message.Message):
 class ClearGpuResponse(_message.Message):
     __slots__ = ("gpu",)
     GPU_FIELD_NUMBER: _ClassVar[int]
-    gpu: _model_pb2.GpuLease
-    def __init__(self, gpu: _Optional[_Union[_model_pb2.GpuLease, _Mapping]] = ...) -> None: ...
+    gpu: _gpu_pb2.GpuLease
+    def __init__(self, gpu: _Optional[_Union[_gpu_pb2.GpuLease, _Mapping]] = ...) -> None: ...
 
 class UseGpusRequest(_message.Message):
     __slots__ = ("questions",)

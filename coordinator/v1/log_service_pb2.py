@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from coordinator.v1 import model_pb2 as coordinator_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n coordinator/v1/log_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\"}\n\x0eReadLogRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x06offset\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tmax_bytes\x18\x04 \x01(\x05\x42\t\n\x07_offset\"M\n\x0fReadLogResponse\x12\x13\n\x06offset\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x03\x42\t\n\x07_offset2X\n\nLogService\x12J\n\x07ReadLog\x12\x1e.coordinator.v1.ReadLogRequest\x1a\x1f.coordinator.v1.ReadLogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n coordinator/v1/log_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\"}\n\x0eReadLogRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x06offset\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tmax_bytes\x18\x04 \x01(\x05\x42\t\n\x07_offset\"b\n\x0fReadLogResponse\x12\x13\n\x06offset\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x13\n\x0bincarnation\x18\x04 \x01(\tB\t\n\x07_offset2X\n\nLogService\x12J\n\x07ReadLog\x12\x1e.coordinator.v1.ReadLogRequest\x1a\x1f.coordinator.v1.ReadLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READLOGREQUEST']._serialized_start=80
   _globals['_READLOGREQUEST']._serialized_end=205
   _globals['_READLOGRESPONSE']._serialized_start=207
-  _globals['_READLOGRESPONSE']._serialized_end=284
-  _globals['_LOGSERVICE']._serialized_start=286
-  _globals['_LOGSERVICE']._serialized_end=374
+  _globals['_READLOGRESPONSE']._serialized_end=305
+  _globals['_LOGSERVICE']._serialized_start=307
+  _globals['_LOGSERVICE']._serialized_end=395
 # @@protoc_insertion_point(module_scope)

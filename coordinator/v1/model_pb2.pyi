@@ -1,5 +1,7 @@
 import datetime
 
+from coordinator.v1 import gpu_pb2 as _gpu_pb2
+from coordinator.v1 import stall_pb2 as _stall_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -28,6 +30,7 @@ class RunPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_PHASE_SUCCEEDED: _ClassVar[RunPhase]
     RUN_PHASE_FAILED: _ClassVar[RunPhase]
     RUN_PHASE_CANCELLED: _ClassVar[RunPhase]
+    RUN_PHASE_RESTARTING: _ClassVar[RunPhase]
 
 class MemberPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -61,6 +64,7 @@ class Cause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAUSE_GANG_INCOMPLETE: _ClassVar[Cause]
     CAUSE_UNREACHABLE: _ClassVar[Cause]
     CAUSE_STALLED: _ClassVar[Cause]
+    CAUSE_GPU_LOST: _ClassVar[Cause]
 
 class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -68,14 +72,12 @@ class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROOF_SWEEP: _ClassVar[Proof]
     PROOF_KERNEL: _ClassVar[Proof]
 
-class LeaseState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+class RestartAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    LEASE_STATE_UNSPECIFIED: _ClassVar[LeaseState]
-    LEASE_STATE_FREE: _ClassVar[LeaseState]
-    LEASE_STATE_HELD: _ClassVar[LeaseState]
-    LEASE_STATE_RELEASING: _ClassVar[LeaseState]
-    LEASE_STATE_UNPROVEN: _ClassVar[LeaseState]
-    LEASE_STATE_QUARANTINED: _ClassVar[LeaseState]
+    RESTART_ACTION_UNSPECIFIED: _ClassVar[RestartAction]
+    RESTART_ACTION_FAIL: _ClassVar[RestartAction]
+    RESTART_ACTION_RESTART: _ClassVar[RestartAction]
+    RESTART_ACTION_RESTART_GANG: _ClassVar[RestartAction]
 ROLE_UNSPECIFIED: Role
 ROLE_CHIEF: Role
 ROLE_WORKER: Role
@@ -88,6 +90,7 @@ RUN_PHASE_STOPPING: RunPhase
 RUN_PHASE_SUCCEEDED: RunPhase
 RUN_PHASE_FAILED: RunPhase
 RUN_PHASE_CANCELLED: RunPhase
+RUN_PHASE_RESTARTING: RunPhase
 MEMBER_PHASE_UNSPECIFIED: MemberPhase
 MEMBER_PHASE_EXPECTED: MemberPhase
 MEMBER_PHASE_RESERVED: MemberPhase
@@ -115,15 +118,14 @@ CAUSE_STOPPED: Cause
 CAUSE_GANG_INCOMPLETE: Cause
 CAUSE_UNREACHABLE: Cause
 CAUSE_STALLED: Cause
+CAUSE_GPU_LOST: Cause
 PROOF_UNSPECIFIED: Proof
 PROOF_SWEEP: Proof
 PROOF_KERNEL: Proof
-LEASE_STATE_UNSPECIFIED: LeaseState
-LEASE_STATE_FREE: LeaseState
-LEASE_STATE_HELD: LeaseState
-LEASE_STATE_RELEASING: LeaseState
-LEASE_STATE_UNPROVEN: LeaseState
-LEASE_STATE_QUARANTINED: LeaseState
+RESTART_ACTION_UNSPECIFIED: RestartAction
+RESTART_ACTION_FAIL: RestartAction
+RESTART_ACTION_RESTART: RestartAction
+RESTART_ACTION_RESTART_GANG: RestartAction
 
 class MemberId(_message.Message):
     __slots__ = ("role", "index")
@@ -146,12 +148,14 @@ class RoleCounts(_message.Message):
     def __init__(self, chief: _Optional[int] = ..., worker: _Optional[int] = ..., ps: _Optional[int] = ..., evaluator: _Optional[int] = ...) -> None: ...
 
 class Endpoint(_message.Message):
-    __slots__ = ("host", "port")
+    __slots__ = ("host", "port", "feed_port")
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
+    FEED_PORT_FIELD_NUMBER: _ClassVar[int]
     host: str
     port: int
-    def __init__(self, host: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
+    feed_port: int
+    def __init__(self, host: _Optional[str] = ..., port: _Optional[int] = ..., feed_port: _Optional[int] = ...) -> None: ...
 
 class ExecutorInfo(_message.Message):
     __slots__ = ("executor_id", "hostname", "boot_id", "pid", "python_version", "tflease_version", "directory", "leftovers")
@@ -174,7 +178,7 @@ class ExecutorInfo(_message.Message):
     def __init__(self, executor_id: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., pid: _Optional[int] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., directory: _Optional[str] = ..., leftovers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version", "owner_timeout", "gpus")
+    __slots__ = ("name", "roles", "reservation_timeout", "liveness_ttl", "fence_timeout", "beat_interval", "grace", "completion", "python_version", "tflease_version", "owner_timeout", "gpus", "restart", "stall")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +191,8 @@ class RunSpec(_message.Message):
     TFLEASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     OWNER_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    STALL_FIELD_NUMBER: _ClassVar[int]
     name: str
     roles: RoleCounts
     reservation_timeout: _duration_pb2.Duration
@@ -199,7 +205,53 @@ class RunSpec(_message.Message):
     tflease_version: str
     owner_timeout: _duration_pb2.Duration
     gpus: RoleCounts
-    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., owner_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., gpus: _Optional[_Union[RoleCounts, _Mapping]] = ...) -> None: ...
+    restart: RestartPolicy
+    stall: _stall_pb2.StallTimeouts
+    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Union[RoleCounts, _Mapping]] = ..., reservation_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., liveness_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., grace: _Optional[_Iterable[_Union[RoleGrace, _Mapping]]] = ..., completion: _Optional[_Iterable[_Union[Role, str]]] = ..., python_version: _Optional[str] = ..., tflease_version: _Optional[str] = ..., owner_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., gpus: _Optional[_Union[RoleCounts, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., stall: _Optional[_Union[_stall_pb2.StallTimeouts, _Mapping]] = ...) -> None: ...
+
+class RestartPolicy(_message.Message):
+    __slots__ = ("max_restarts", "on", "backoff", "max_backoff", "counts_all", "alone")
+    MAX_RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    ON_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    MAX_BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_ALL_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
+    max_restarts: int
+    on: _containers.RepeatedCompositeFieldContainer[CauseAction]
+    backoff: _duration_pb2.Duration
+    max_backoff: _duration_pb2.Duration
+    counts_all: bool
+    alone: bool
+    def __init__(self, max_restarts: _Optional[int] = ..., on: _Optional[_Iterable[_Union[CauseAction, _Mapping]]] = ..., backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., counts_all: bool = ..., alone: bool = ...) -> None: ...
+
+class CauseAction(_message.Message):
+    __slots__ = ("cause", "action")
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    cause: Cause
+    action: RestartAction
+    def __init__(self, cause: _Optional[_Union[Cause, str]] = ..., action: _Optional[_Union[RestartAction, str]] = ...) -> None: ...
+
+class Restart(_message.Message):
+    __slots__ = ("decide_time", "generation", "cause", "summary", "member", "hostname", "step", "alone")
+    DECIDE_TIME_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
+    decide_time: _timestamp_pb2.Timestamp
+    generation: int
+    cause: Cause
+    summary: str
+    member: MemberId
+    hostname: str
+    step: int
+    alone: bool
+    def __init__(self, decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., generation: _Optional[int] = ..., cause: _Optional[_Union[Cause, str]] = ..., summary: _Optional[str] = ..., member: _Optional[_Union[MemberId, _Mapping]] = ..., hostname: _Optional[str] = ..., step: _Optional[int] = ..., alone: bool = ...) -> None: ...
 
 class RoleGrace(_message.Message):
     __slots__ = ("role", "grace")
@@ -238,77 +290,11 @@ class ExitReport(_message.Message):
     survivors: _containers.RepeatedScalarFieldContainer[str]
     max_rss_bytes: int
     stop_duration: _duration_pb2.Duration
-    gpus: _containers.RepeatedCompositeFieldContainer[GpuSight]
-    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., killed_by_us: bool = ..., reason: _Optional[str] = ..., cause: _Optional[_Union[Cause, str]] = ..., exception_type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., log_tail: _Optional[str] = ..., proof: _Optional[_Union[Proof, str]] = ..., survivors: _Optional[_Iterable[str]] = ..., max_rss_bytes: _Optional[int] = ..., stop_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[GpuSight, _Mapping]]] = ...) -> None: ...
-
-class LeaseToken(_message.Message):
-    __slots__ = ("coordinator_id", "number")
-    COORDINATOR_ID_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    coordinator_id: str
-    number: int
-    def __init__(self, coordinator_id: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
-
-class GpuSight(_message.Message):
-    __slots__ = ("uuid", "is_free", "index", "name", "memory_total", "memory_used", "holder", "pids")
-    UUID_FIELD_NUMBER: _ClassVar[int]
-    IS_FREE_FIELD_NUMBER: _ClassVar[int]
-    INDEX_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    MEMORY_TOTAL_FIELD_NUMBER: _ClassVar[int]
-    MEMORY_USED_FIELD_NUMBER: _ClassVar[int]
-    HOLDER_FIELD_NUMBER: _ClassVar[int]
-    PIDS_FIELD_NUMBER: _ClassVar[int]
-    uuid: str
-    is_free: bool
-    index: int
-    name: str
-    memory_total: int
-    memory_used: int
-    holder: str
-    pids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, uuid: _Optional[str] = ..., is_free: bool = ..., index: _Optional[int] = ..., name: _Optional[str] = ..., memory_total: _Optional[int] = ..., memory_used: _Optional[int] = ..., holder: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ...) -> None: ...
-
-class GpuOffer(_message.Message):
-    __slots__ = ("gpus", "is_assigned", "problem")
-    GPUS_FIELD_NUMBER: _ClassVar[int]
-    IS_ASSIGNED_FIELD_NUMBER: _ClassVar[int]
-    PROBLEM_FIELD_NUMBER: _ClassVar[int]
-    gpus: _containers.RepeatedCompositeFieldContainer[GpuSight]
-    is_assigned: bool
-    problem: str
-    def __init__(self, gpus: _Optional[_Iterable[_Union[GpuSight, _Mapping]]] = ..., is_assigned: bool = ..., problem: _Optional[str] = ...) -> None: ...
-
-class GpuLease(_message.Message):
-    __slots__ = ("uuid", "state", "hostname", "boot_id", "name", "token", "holder", "who", "state_time", "expire_time", "reason", "pids")
-    UUID_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
-    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
-    HOLDER_FIELD_NUMBER: _ClassVar[int]
-    WHO_FIELD_NUMBER: _ClassVar[int]
-    STATE_TIME_FIELD_NUMBER: _ClassVar[int]
-    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    PIDS_FIELD_NUMBER: _ClassVar[int]
-    uuid: str
-    state: LeaseState
-    hostname: str
-    boot_id: str
-    name: str
-    token: LeaseToken
-    holder: str
-    who: str
-    state_time: _timestamp_pb2.Timestamp
-    expire_time: _timestamp_pb2.Timestamp
-    reason: str
-    pids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, uuid: _Optional[str] = ..., state: _Optional[_Union[LeaseState, str]] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[_Union[LeaseToken, _Mapping]] = ..., holder: _Optional[str] = ..., who: _Optional[str] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ...) -> None: ...
+    gpus: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.GpuSight]
+    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., killed_by_us: bool = ..., reason: _Optional[str] = ..., cause: _Optional[_Union[Cause, str]] = ..., exception_type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., log_tail: _Optional[str] = ..., proof: _Optional[_Union[Proof, str]] = ..., survivors: _Optional[_Iterable[str]] = ..., max_rss_bytes: _Optional[int] = ..., stop_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[_gpu_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("id", "phase", "incarnation", "executor", "endpoint", "exit", "step", "metrics", "phase_time", "scheduling", "gpus", "gpu_obstacles")
+    __slots__ = ("id", "phase", "incarnation", "executor", "endpoint", "exit", "step", "metrics", "phase_time", "scheduling", "gpus", "gpu_obstacles", "section")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +314,7 @@ class Member(_message.Message):
     SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     GPU_OBSTACLES_FIELD_NUMBER: _ClassVar[int]
+    SECTION_FIELD_NUMBER: _ClassVar[int]
     id: MemberId
     phase: MemberPhase
     incarnation: str
@@ -340,7 +327,8 @@ class Member(_message.Message):
     scheduling: str
     gpus: _containers.RepeatedScalarFieldContainer[str]
     gpu_obstacles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[_Union[MemberId, _Mapping]] = ..., phase: _Optional[_Union[MemberPhase, str]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ..., exit: _Optional[_Union[ExitReport, _Mapping]] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., phase_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scheduling: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., gpu_obstacles: _Optional[_Iterable[str]] = ...) -> None: ...
+    section: _stall_pb2.Section
+    def __init__(self, id: _Optional[_Union[MemberId, _Mapping]] = ..., phase: _Optional[_Union[MemberPhase, str]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[Endpoint, _Mapping]] = ..., exit: _Optional[_Union[ExitReport, _Mapping]] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., phase_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scheduling: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., gpu_obstacles: _Optional[_Iterable[str]] = ..., section: _Optional[_Union[_stall_pb2.Section, str]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("cause", "member", "summary", "exit", "others")
@@ -357,7 +345,7 @@ class Failure(_message.Message):
     def __init__(self, cause: _Optional[_Union[Cause, str]] = ..., member: _Optional[_Union[MemberId, _Mapping]] = ..., summary: _Optional[str] = ..., exit: _Optional[_Union[ExitReport, _Mapping]] = ..., others: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "spec", "phase", "generation", "members", "failure", "stop_reason", "diagnosis", "revision", "create_time", "settled")
+    __slots__ = ("run_id", "spec", "phase", "generation", "members", "failure", "stop_reason", "diagnosis", "revision", "create_time", "settled", "restarts", "restart_count", "restart_time")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -369,6 +357,9 @@ class Run(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    RESTART_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RESTART_TIME_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     spec: RunSpec
     phase: RunPhase
@@ -380,4 +371,7 @@ class Run(_message.Message):
     revision: int
     create_time: _timestamp_pb2.Timestamp
     settled: bool
-    def __init__(self, run_id: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ..., phase: _Optional[_Union[RunPhase, str]] = ..., generation: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_reason: _Optional[str] = ..., diagnosis: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settled: bool = ...) -> None: ...
+    restarts: _containers.RepeatedCompositeFieldContainer[Restart]
+    restart_count: int
+    restart_time: _timestamp_pb2.Timestamp
+    def __init__(self, run_id: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ..., phase: _Optional[_Union[RunPhase, str]] = ..., generation: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_reason: _Optional[str] = ..., diagnosis: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settled: bool = ..., restarts: _Optional[_Iterable[_Union[Restart, _Mapping]]] = ..., restart_count: _Optional[int] = ..., restart_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -22,11 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from coordinator.v1 import gpu_pb2 as coordinator_dot_v1_dot_gpu__pb2
 from coordinator.v1 import model_pb2 as coordinator_dot_v1_dot_model__pb2
+from coordinator.v1 import stall_pb2 as coordinator_dot_v1_dot_stall__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(coordinator/v1/reservation_service.proto\x12\x0e\x63oordinator.v1\x1a\x1a\x63oordinator/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x01\n\x0eReserveRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12.\n\x08\x65xecutor\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ExecutorInfo\x12*\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x18.coordinator.v1.Endpoint\x12&\n\x04gpus\x18\x06 \x01(\x0b\x32\x18.coordinator.v1.GpuOffer\"\xbe\x02\n\x0fReserveResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.coordinator.v1.ReserveResponse.Outcome\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06holder\x18\x03 \x01(\t\x12\x30\n\rbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rfence_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_GRANTED\x10\x01\x12\x14\n\x10OUTCOME_STAND_BY\x10\x02\"\xa5\x04\n\rAttendRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05hello\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.AgentHelloH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.coordinator.v1.HeartbeatH\x00\x12\x35\n\rprocess_ready\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ProcessReadyH\x00\x12\x33\n\x0cmain_entered\x18\x05 \x01(\x0b\x32\x1b.coordinator.v1.MainEnteredH\x00\x12,\n\x08progress\x18\x06 \x01(\x0b\x32\x18.coordinator.v1.ProgressH\x00\x12\x37\n\x0eprocess_exited\x18\x07 \x01(\x0b\x32\x1d.coordinator.v1.ProcessExitedH\x00\x12*\n\x07goodbye\x18\x08 \x01(\x0b\x32\x17.coordinator.v1.GoodbyeH\x00\x12-\n\tlog_chunk\x18\t \x01(\x0b\x32\x18.coordinator.v1.LogChunkH\x00\x12\x37\n\x0egpus_inspected\x18\n \x01(\x0b\x32\x1d.coordinator.v1.GpusInspectedH\x00\x12\x33\n\x0cgpus_claimed\x18\x0b \x01(\x0b\x32\x1b.coordinator.v1.GpusClaimedH\x00\x42\t\n\x07message\"[\n\nAgentHello\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"7\n\tHeartbeat\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.coordinator.v1.LeaseToken\"G\n\rGpusInspected\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12&\n\x04gpus\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\"H\n\x0bGpusClaimed\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12)\n\x07refused\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\"}\n\x0cProcessReady\x12<\n\x08versions\x18\x01 \x03(\x0b\x32*.coordinator.v1.ProcessReady.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0bMainEntered\x12\x12\n\ngeneration\x18\x01 \x01(\x05\"\x94\x01\n\x08Progress\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x36\n\x07metrics\x18\x03 \x03(\x0b\x32%.coordinator.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"M\n\rProcessExited\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.ExitReport\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"Y\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\xdb\x02\n\x0e\x41ttendResponse\x12:\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1f.coordinator.v1.AcknowledgementH\x00\x12-\n\x05start\x18\x02 \x01(\x0b\x32\x1c.coordinator.v1.StartCommandH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.coordinator.v1.StopCommandH\x00\x12\x32\n\x08read_log\x18\x04 \x01(\x0b\x32\x1e.coordinator.v1.ReadLogCommandH\x00\x12:\n\x0cinspect_gpus\x18\x05 \x01(\x0b\x32\".coordinator.v1.InspectGpusCommandH\x00\x12\x36\n\nclaim_gpus\x18\x06 \x01(\x0b\x32 .coordinator.v1.ClaimGpusCommandH\x00\x42\t\n\x07message\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"=\n\x0cStartCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x19\n\x11\x63luster_spec_zlib\x18\x02 \x01(\x0c\"z\n\x0b\x43lusterSpec\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x1f.coordinator.v1.ClusterSpec.Job\x1a<\n\x03Job\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.coordinator.v1.Role\x12\x11\n\taddresses\x18\x02 \x03(\t\"[\n\x0bStopCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x12InspectGpusCommand\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\r\n\x05uuids\x18\x03 \x03(\t\"L\n\x10\x43laimGpusCommand\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x06grants\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuGrant\"C\n\x08GpuGrant\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12)\n\x05token\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.LeaseToken\"W\n\x0eReadLogCommand\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x06offset\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tmax_bytes\x18\x03 \x01(\x05\x42\t\n\x07_offset2\xad\x01\n\x12ReservationService\x12J\n\x07Reserve\x12\x1e.coordinator.v1.ReserveRequest\x1a\x1f.coordinator.v1.ReserveResponse\x12K\n\x06\x41ttend\x12\x1d.coordinator.v1.AttendRequest\x1a\x1e.coordinator.v1.AttendResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(coordinator/v1/reservation_service.proto\x12\x0e\x63oordinator.v1\x1a\x18\x63oordinator/v1/gpu.proto\x1a\x1a\x63oordinator/v1/model.proto\x1a\x1a\x63oordinator/v1/stall.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x01\n\x0eReserveRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12.\n\x08\x65xecutor\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ExecutorInfo\x12*\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x18.coordinator.v1.Endpoint\x12&\n\x04gpus\x18\x06 \x01(\x0b\x32\x18.coordinator.v1.GpuOffer\"\xbe\x02\n\x0fReserveResponse\x12\x38\n\x07outcome\x18\x01 \x01(\x0e\x32\'.coordinator.v1.ReserveResponse.Outcome\x12.\n\x0bretry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06holder\x18\x03 \x01(\t\x12\x30\n\rbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rfence_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_GRANTED\x10\x01\x12\x14\n\x10OUTCOME_STAND_BY\x10\x02\"\xda\x04\n\rAttendRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05hello\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.AgentHelloH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.coordinator.v1.HeartbeatH\x00\x12\x35\n\rprocess_ready\x18\x04 \x01(\x0b\x32\x1c.coordinator.v1.ProcessReadyH\x00\x12\x33\n\x0cmain_entered\x18\x05 \x01(\x0b\x32\x1b.coordinator.v1.MainEnteredH\x00\x12,\n\x08progress\x18\x06 \x01(\x0b\x32\x18.coordinator.v1.ProgressH\x00\x12\x37\n\x0eprocess_exited\x18\x07 \x01(\x0b\x32\x1d.coordinator.v1.ProcessExitedH\x00\x12*\n\x07goodbye\x18\x08 \x01(\x0b\x32\x17.coordinator.v1.GoodbyeH\x00\x12-\n\tlog_chunk\x18\t \x01(\x0b\x32\x18.coordinator.v1.LogChunkH\x00\x12\x37\n\x0egpus_inspected\x18\n \x01(\x0b\x32\x1d.coordinator.v1.GpusInspectedH\x00\x12\x33\n\x0cgpus_claimed\x18\x0b \x01(\x0b\x32\x1b.coordinator.v1.GpusClaimedH\x00\x12\x33\n\x0cstack_dumped\x18\x0c \x01(\x0b\x32\x1b.coordinator.v1.StackDumpedH\x00\x42\t\n\x07message\"[\n\nAgentHello\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12(\n\x06member\x18\x02 \x01(\x0b\x32\x18.coordinator.v1.MemberId\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"7\n\tHeartbeat\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.coordinator.v1.LeaseToken\"G\n\rGpusInspected\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12&\n\x04gpus\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\"H\n\x0bGpusClaimed\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12)\n\x07refused\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuSight\"}\n\x0cProcessReady\x12<\n\x08versions\x18\x01 \x03(\x0b\x32*.coordinator.v1.ProcessReady.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x0bMainEntered\x12\x12\n\ngeneration\x18\x01 \x01(\x05\"\xbe\x01\n\x08Progress\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x36\n\x07metrics\x18\x03 \x03(\x0b\x32%.coordinator.v1.Progress.MetricsEntry\x12(\n\x07section\x18\x04 \x01(\x0e\x32\x17.coordinator.v1.Section\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1b\n\x0bStackDumped\x12\x0c\n\x04text\x18\x01 \x01(\t\"M\n\rProcessExited\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.ExitReport\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"Y\n\x08LogChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x93\x03\n\x0e\x41ttendResponse\x12:\n\x0f\x61\x63knowledgement\x18\x01 \x01(\x0b\x32\x1f.coordinator.v1.AcknowledgementH\x00\x12-\n\x05start\x18\x02 \x01(\x0b\x32\x1c.coordinator.v1.StartCommandH\x00\x12+\n\x04stop\x18\x03 \x01(\x0b\x32\x1b.coordinator.v1.StopCommandH\x00\x12\x32\n\x08read_log\x18\x04 \x01(\x0b\x32\x1e.coordinator.v1.ReadLogCommandH\x00\x12:\n\x0cinspect_gpus\x18\x05 \x01(\x0b\x32\".coordinator.v1.InspectGpusCommandH\x00\x12\x36\n\nclaim_gpus\x18\x06 \x01(\x0b\x32 .coordinator.v1.ClaimGpusCommandH\x00\x12\x36\n\ndump_stack\x18\x07 \x01(\x0b\x32 .coordinator.v1.DumpStackCommandH\x00\x42\t\n\x07message\"\x12\n\x10\x44umpStackCommand\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"=\n\x0cStartCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x19\n\x11\x63luster_spec_zlib\x18\x02 \x01(\x0c\"z\n\x0b\x43lusterSpec\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x1f.coordinator.v1.ClusterSpec.Job\x1a<\n\x03Job\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.coordinator.v1.Role\x12\x11\n\taddresses\x18\x02 \x03(\t\"j\n\x0bStopCommand\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x61gain\x18\x04 \x01(\x08\"K\n\x12InspectGpusCommand\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\r\n\x05uuids\x18\x03 \x03(\t\"L\n\x10\x43laimGpusCommand\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x06grants\x18\x02 \x03(\x0b\x32\x18.coordinator.v1.GpuGrant\"C\n\x08GpuGrant\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12)\n\x05token\x18\x02 \x01(\x0b\x32\x1a.coordinator.v1.LeaseToken\"W\n\x0eReadLogCommand\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x06offset\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tmax_bytes\x18\x03 \x01(\x05\x42\t\n\x07_offset2\xad\x01\n\x12ReservationService\x12J\n\x07Reserve\x12\x1e.coordinator.v1.ReserveRequest\x1a\x1f.coordinator.v1.ReserveResponse\x12K\n\x06\x41ttend\x12\x1d.coordinator.v1.AttendRequest\x1a\x1e.coordinator.v1.AttendResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,58 +39,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_PROGRESS_METRICSENTRY']._loaded_options = None
   _globals['_PROGRESS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RESERVEREQUEST']._serialized_start=121
-  _globals['_RESERVEREQUEST']._serialized_end=348
-  _globals['_RESERVERESPONSE']._serialized_start=351
-  _globals['_RESERVERESPONSE']._serialized_end=669
-  _globals['_RESERVERESPONSE_OUTCOME']._serialized_start=592
-  _globals['_RESERVERESPONSE_OUTCOME']._serialized_end=669
-  _globals['_ATTENDREQUEST']._serialized_start=672
-  _globals['_ATTENDREQUEST']._serialized_end=1221
-  _globals['_AGENTHELLO']._serialized_start=1223
-  _globals['_AGENTHELLO']._serialized_end=1314
-  _globals['_HEARTBEAT']._serialized_start=1316
-  _globals['_HEARTBEAT']._serialized_end=1371
-  _globals['_GPUSINSPECTED']._serialized_start=1373
-  _globals['_GPUSINSPECTED']._serialized_end=1444
-  _globals['_GPUSCLAIMED']._serialized_start=1446
-  _globals['_GPUSCLAIMED']._serialized_end=1518
-  _globals['_PROCESSREADY']._serialized_start=1520
-  _globals['_PROCESSREADY']._serialized_end=1645
-  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_start=1598
-  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_end=1645
-  _globals['_MAINENTERED']._serialized_start=1647
-  _globals['_MAINENTERED']._serialized_end=1680
-  _globals['_PROGRESS']._serialized_start=1683
-  _globals['_PROGRESS']._serialized_end=1831
-  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1785
-  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1831
-  _globals['_PROCESSEXITED']._serialized_start=1833
-  _globals['_PROCESSEXITED']._serialized_end=1910
-  _globals['_GOODBYE']._serialized_start=1912
-  _globals['_GOODBYE']._serialized_end=1937
-  _globals['_LOGCHUNK']._serialized_start=1939
-  _globals['_LOGCHUNK']._serialized_end=2028
-  _globals['_ATTENDRESPONSE']._serialized_start=2031
-  _globals['_ATTENDRESPONSE']._serialized_end=2378
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=2380
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=2415
-  _globals['_STARTCOMMAND']._serialized_start=2417
-  _globals['_STARTCOMMAND']._serialized_end=2478
-  _globals['_CLUSTERSPEC']._serialized_start=2480
-  _globals['_CLUSTERSPEC']._serialized_end=2602
-  _globals['_CLUSTERSPEC_JOB']._serialized_start=2542
-  _globals['_CLUSTERSPEC_JOB']._serialized_end=2602
-  _globals['_STOPCOMMAND']._serialized_start=2604
-  _globals['_STOPCOMMAND']._serialized_end=2695
-  _globals['_INSPECTGPUSCOMMAND']._serialized_start=2697
-  _globals['_INSPECTGPUSCOMMAND']._serialized_end=2772
-  _globals['_CLAIMGPUSCOMMAND']._serialized_start=2774
-  _globals['_CLAIMGPUSCOMMAND']._serialized_end=2850
-  _globals['_GPUGRANT']._serialized_start=2852
-  _globals['_GPUGRANT']._serialized_end=2919
-  _globals['_READLOGCOMMAND']._serialized_start=2921
-  _globals['_READLOGCOMMAND']._serialized_end=3008
-  _globals['_RESERVATIONSERVICE']._serialized_start=3011
-  _globals['_RESERVATIONSERVICE']._serialized_end=3184
+  _globals['_RESERVEREQUEST']._serialized_start=175
+  _globals['_RESERVEREQUEST']._serialized_end=402
+  _globals['_RESERVERESPONSE']._serialized_start=405
+  _globals['_RESERVERESPONSE']._serialized_end=723
+  _globals['_RESERVERESPONSE_OUTCOME']._serialized_start=646
+  _globals['_RESERVERESPONSE_OUTCOME']._serialized_end=723
+  _globals['_ATTENDREQUEST']._serialized_start=726
+  _globals['_ATTENDREQUEST']._serialized_end=1328
+  _globals['_AGENTHELLO']._serialized_start=1330
+  _globals['_AGENTHELLO']._serialized_end=1421
+  _globals['_HEARTBEAT']._serialized_start=1423
+  _globals['_HEARTBEAT']._serialized_end=1478
+  _globals['_GPUSINSPECTED']._serialized_start=1480
+  _globals['_GPUSINSPECTED']._serialized_end=1551
+  _globals['_GPUSCLAIMED']._serialized_start=1553
+  _globals['_GPUSCLAIMED']._serialized_end=1625
+  _globals['_PROCESSREADY']._serialized_start=1627
+  _globals['_PROCESSREADY']._serialized_end=1752
+  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_start=1705
+  _globals['_PROCESSREADY_VERSIONSENTRY']._serialized_end=1752
+  _globals['_MAINENTERED']._serialized_start=1754
+  _globals['_MAINENTERED']._serialized_end=1787
+  _globals['_PROGRESS']._serialized_start=1790
+  _globals['_PROGRESS']._serialized_end=1980
+  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1934
+  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1980
+  _globals['_STACKDUMPED']._serialized_start=1982
+  _globals['_STACKDUMPED']._serialized_end=2009
+  _globals['_PROCESSEXITED']._serialized_start=2011
+  _globals['_PROCESSEXITED']._serialized_end=2088
+  _globals['_GOODBYE']._serialized_start=2090
+  _globals['_GOODBYE']._serialized_end=2115
+  _globals['_LOGCHUNK']._serialized_start=2117
+  _globals['_LOGCHUNK']._serialized_end=2206
+  _globals['_ATTENDRESPONSE']._serialized_start=2209
+  _globals['_ATTENDRESPONSE']._serialized_end=2612
+  _globals['_DUMPSTACKCOMMAND']._serialized_start=2614
+  _globals['_DUMPSTACKCOMMAND']._serialized_end=2632
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=2634
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=2669
+  _globals['_STARTCOMMAND']._serialized_start=2671
+  _globals['_STARTCOMMAND']._serialized_end=2732
+  _globals['_CLUSTERSPEC']._serialized_start=2734
+  _globals['_CLUSTERSPEC']._serialized_end=2856
+  _globals['_CLUSTERSPEC_JOB']._serialized_start=2796
+  _globals['_CLUSTERSPEC_JOB']._serialized_end=2856
+  _globals['_STOPCOMMAND']._serialized_start=2858
+  _globals['_STOPCOMMAND']._serialized_end=2964
+  _globals['_INSPECTGPUSCOMMAND']._serialized_start=2966
+  _globals['_INSPECTGPUSCOMMAND']._serialized_end=3041
+  _globals['_CLAIMGPUSCOMMAND']._serialized_start=3043
+  _globals['_CLAIMGPUSCOMMAND']._serialized_end=3119
+  _globals['_GPUGRANT']._serialized_start=3121
+  _globals['_GPUGRANT']._serialized_end=3188
+  _globals['_READLOGCOMMAND']._serialized_start=3190
+  _globals['_READLOGCOMMAND']._serialized_end=3277
+  _globals['_RESERVATIONSERVICE']._serialized_start=3280
+  _globals['_RESERVATIONSERVICE']._serialized_end=3453
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,8 @@
 import datetime
 
+from coordinator.v1 import gpu_pb2 as _gpu_pb2
 from coordinator.v1 import model_pb2 as _model_pb2
+from coordinator.v1 import stall_pb2 as _stall_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -24,8 +26,8 @@ class ReserveRequest(_message.Message):
     incarnation: str
     executor: _model_pb2.ExecutorInfo
     endpoint: _model_pb2.Endpoint
-    gpus: _model_pb2.GpuOffer
-    def __init__(self, run_id: _Optional[str] = ..., member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[_model_pb2.ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[_model_pb2.Endpoint, _Mapping]] = ..., gpus: _Optional[_Union[_model_pb2.GpuOffer, _Mapping]] = ...) -> None: ...
+    gpus: _gpu_pb2.GpuOffer
+    def __init__(self, run_id: _Optional[str] = ..., member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., incarnation: _Optional[str] = ..., executor: _Optional[_Union[_model_pb2.ExecutorInfo, _Mapping]] = ..., endpoint: _Optional[_Union[_model_pb2.Endpoint, _Mapping]] = ..., gpus: _Optional[_Union[_gpu_pb2.GpuOffer, _Mapping]] = ...) -> None: ...
 
 class ReserveResponse(_message.Message):
     __slots__ = ("outcome", "retry_delay", "holder", "beat_interval", "fence_timeout")
@@ -50,7 +52,7 @@ class ReserveResponse(_message.Message):
     def __init__(self, outcome: _Optional[_Union[ReserveResponse.Outcome, str]] = ..., retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., holder: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., fence_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class AttendRequest(_message.Message):
-    __slots__ = ("sequence", "hello", "heartbeat", "process_ready", "main_entered", "progress", "process_exited", "goodbye", "log_chunk", "gpus_inspected", "gpus_claimed")
+    __slots__ = ("sequence", "hello", "heartbeat", "process_ready", "main_entered", "progress", "process_exited", "goodbye", "log_chunk", "gpus_inspected", "gpus_claimed", "stack_dumped")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +64,7 @@ class AttendRequest(_message.Message):
     LOG_CHUNK_FIELD_NUMBER: _ClassVar[int]
     GPUS_INSPECTED_FIELD_NUMBER: _ClassVar[int]
     GPUS_CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    STACK_DUMPED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     hello: AgentHello
     heartbeat: Heartbeat
@@ -73,7 +76,8 @@ class AttendRequest(_message.Message):
     log_chunk: LogChunk
     gpus_inspected: GpusInspected
     gpus_claimed: GpusClaimed
-    def __init__(self, sequence: _Optional[int] = ..., hello: _Optional[_Union[AgentHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., process_ready: _Optional[_Union[ProcessReady, _Mapping]] = ..., main_entered: _Optional[_Union[MainEntered, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., process_exited: _Optional[_Union[ProcessExited, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., log_chunk: _Optional[_Union[LogChunk, _Mapping]] = ..., gpus_inspected: _Optional[_Union[GpusInspected, _Mapping]] = ..., gpus_claimed: _Optional[_Union[GpusClaimed, _Mapping]] = ...) -> None: ...
+    stack_dumped: StackDumped
+    def __init__(self, sequence: _Optional[int] = ..., hello: _Optional[_Union[AgentHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., process_ready: _Optional[_Union[ProcessReady, _Mapping]] = ..., main_entered: _Optional[_Union[MainEntered, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., process_exited: _Optional[_Union[ProcessExited, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., log_chunk: _Optional[_Union[LogChunk, _Mapping]] = ..., gpus_inspected: _Optional[_Union[GpusInspected, _Mapping]] = ..., gpus_claimed: _Optional[_Union[GpusClaimed, _Mapping]] = ..., stack_dumped: _Optional[_Union[StackDumped, _Mapping]] = ...) -> None: ...
 
 class AgentHello(_message.Message):
     __slots__ = ("run_id", "member", "incarnation")
@@ -88,24 +92,24 @@ class AgentHello(_message.Message):
 class Heartbeat(_message.Message):
     __slots__ = ("leases",)
     LEASES_FIELD_NUMBER: _ClassVar[int]
-    leases: _containers.RepeatedCompositeFieldContainer[_model_pb2.LeaseToken]
-    def __init__(self, leases: _Optional[_Iterable[_Union[_model_pb2.LeaseToken, _Mapping]]] = ...) -> None: ...
+    leases: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.LeaseToken]
+    def __init__(self, leases: _Optional[_Iterable[_Union[_gpu_pb2.LeaseToken, _Mapping]]] = ...) -> None: ...
 
 class GpusInspected(_message.Message):
     __slots__ = ("number", "gpus")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     number: int
-    gpus: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
-    def __init__(self, number: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
+    gpus: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.GpuSight]
+    def __init__(self, number: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[_gpu_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
 
 class GpusClaimed(_message.Message):
     __slots__ = ("number", "refused")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     number: int
-    refused: _containers.RepeatedCompositeFieldContainer[_model_pb2.GpuSight]
-    def __init__(self, number: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[_model_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
+    refused: _containers.RepeatedCompositeFieldContainer[_gpu_pb2.GpuSight]
+    def __init__(self, number: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[_gpu_pb2.GpuSight, _Mapping]]] = ...) -> None: ...
 
 class ProcessReady(_message.Message):
     __slots__ = ("versions",)
@@ -127,7 +131,7 @@ class MainEntered(_message.Message):
     def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("generation", "step", "metrics")
+    __slots__ = ("generation", "step", "metrics", "section")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,10 +142,18 @@ class Progress(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    SECTION_FIELD_NUMBER: _ClassVar[int]
     generation: int
     step: int
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    section: _stall_pb2.Section
+    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., section: _Optional[_Union[_stall_pb2.Section, str]] = ...) -> None: ...
+
+class StackDumped(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class ProcessExited(_message.Message):
     __slots__ = ("generation", "exit")
@@ -172,20 +184,26 @@ class LogChunk(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., size: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class AttendResponse(_message.Message):
-    __slots__ = ("acknowledgement", "start", "stop", "read_log", "inspect_gpus", "claim_gpus")
+    __slots__ = ("acknowledgement", "start", "stop", "read_log", "inspect_gpus", "claim_gpus", "dump_stack")
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     READ_LOG_FIELD_NUMBER: _ClassVar[int]
     INSPECT_GPUS_FIELD_NUMBER: _ClassVar[int]
     CLAIM_GPUS_FIELD_NUMBER: _ClassVar[int]
+    DUMP_STACK_FIELD_NUMBER: _ClassVar[int]
     acknowledgement: Acknowledgement
     start: StartCommand
     stop: StopCommand
     read_log: ReadLogCommand
     inspect_gpus: InspectGpusCommand
     claim_gpus: ClaimGpusCommand
-    def __init__(self, acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., start: _Optional[_Union[StartCommand, _Mapping]] = ..., stop: _Optional[_Union[StopCommand, _Mapping]] = ..., read_log: _Optional[_Union[ReadLogCommand, _Mapping]] = ..., inspect_gpus: _Optional[_Union[InspectGpusCommand, _Mapping]] = ..., claim_gpus: _Optional[_Union[ClaimGpusCommand, _Mapping]] = ...) -> None: ...
+    dump_stack: DumpStackCommand
+    def __init__(self, acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., start: _Optional[_Union[StartCommand, _Mapping]] = ..., stop: _Optional[_Union[StopCommand, _Mapping]] = ..., read_log: _Optional[_Union[ReadLogCommand, _Mapping]] = ..., inspect_gpus: _Optional[_Union[InspectGpusCommand, _Mapping]] = ..., claim_gpus: _Optional[_Union[ClaimGpusCommand, _Mapping]] = ..., dump_stack: _Optional[_Union[DumpStackCommand, _Mapping]] = ...) -> None: ...
+
+class DumpStackCommand(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Acknowledgement(_message.Message):
     __slots__ = ("sequence",)
@@ -215,14 +233,16 @@ class ClusterSpec(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[ClusterSpec.Job, _Mapping]]] = ...) -> None: ...
 
 class StopCommand(_message.Message):
-    __slots__ = ("generation", "reason", "grace")
+    __slots__ = ("generation", "reason", "grace", "again")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     GRACE_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
     generation: int
     reason: str
     grace: _duration_pb2.Duration
-    def __init__(self, generation: _Optional[int] = ..., reason: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    again: bool
+    def __init__(self, generation: _Optional[int] = ..., reason: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., again: bool = ...) -> None: ...
 
 class InspectGpusCommand(_message.Message):
     __slots__ = ("number", "coordinator_id", "uuids")
@@ -247,8 +267,8 @@ class GpuGrant(_message.Message):
     UUID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     uuid: str
-    token: _model_pb2.LeaseToken
-    def __init__(self, uuid: _Optional[str] = ..., token: _Optional[_Union[_model_pb2.LeaseToken, _Mapping]] = ...) -> None: ...
+    token: _gpu_pb2.LeaseToken
+    def __init__(self, uuid: _Optional[str] = ..., token: _Optional[_Union[_gpu_pb2.LeaseToken, _Mapping]] = ...) -> None: ...
 
 class ReadLogCommand(_message.Message):
     __slots__ = ("request_id", "offset", "max_bytes")

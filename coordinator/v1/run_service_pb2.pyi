@@ -100,16 +100,18 @@ class TaskState(_message.Message):
     def __init__(self, member: _Optional[_Union[_model_pb2.MemberId, _Mapping]] = ..., running: bool = ..., failed: bool = ..., message: _Optional[str] = ...) -> None: ...
 
 class ReportSchedulingRequest(_message.Message):
-    __slots__ = ("run_id", "total_slots", "busy_slots", "tasks")
+    __slots__ = ("run_id", "total_slots", "busy_slots", "tasks", "restart_count")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TOTAL_SLOTS_FIELD_NUMBER: _ClassVar[int]
     BUSY_SLOTS_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    RESTART_COUNT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     total_slots: int
     busy_slots: int
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
-    def __init__(self, run_id: _Optional[str] = ..., total_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping]]] = ...) -> None: ...
+    restart_count: int
+    def __init__(self, run_id: _Optional[str] = ..., total_slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[TaskState, _Mapping]]] = ..., restart_count: _Optional[int] = ...) -> None: ...
 
 class ReportSchedulingResponse(_message.Message):
     __slots__ = ()

@@ -24,6 +24,10 @@ class AgentConfig:
     to the task; None: it has assigned none, so that any of the host will do. ``created_at``: when
     the driver made the run, Unix time: the same for all of its members. ``tls``: what the client
     needs for TLS, as plain texts; None: the coordinator speaks plaintext.
+    ``feed_key``: a ``FeedKey`` as plain texts; None: Spark does not feed the member.
+    ``has_log_dir``: what the member writes into its log directory is streamed to the driver.
+    ``predecessor``: the incarnation that had the slot before, in the same task; empty: none had.
+    ``preferred_ports``: the member listens on these where it can: others may know it by them.
     """
 
     coordinator: str
@@ -37,7 +41,7 @@ class AgentConfig:
     claim: str
     grace: float
     connect_timeout: float
-    log_dir: str | None = None
+    has_log_dir: bool = False
     model_dir: str | None = None
     ports: tuple[int, int] | None = None
     network: str | None = None
@@ -45,6 +49,9 @@ class AgentConfig:
     gpu_addresses: tuple[str, ...] | None = None
     created_at: float = 0.0
     tls: Mapping[str, str] | None = field(default=None, repr=False)
+    feed_key: Mapping[str, str] | None = field(default=None, repr=False)
+    predecessor: str = ""
+    preferred_ports: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """The text that ``from_json`` reads."""
@@ -60,13 +67,15 @@ class AgentConfig:
                 values["ports"] = (int(first), int(last))
                 if not 1 <= int(first) <= int(last) <= 65535:
                     raise ValueError(f"{first}-{last} is no range of ports")
+            values["preferred_ports"] = tuple(map(int, values.get("preferred_ports", ())))
             if values.get("gpu_addresses") is not None:
                 values["gpu_addresses"] = tuple(map(str, values["gpu_addresses"]))
             if not int(values.get("gpus", 0)) >= 0:
                 raise ValueError(f"{values['gpus']} GPUs cannot be asked for")
-            tls = values.get("tls")
-            if tls is not None and not all(isinstance(text, str) for text in tls.values()):
-                raise ValueError("tls is made of texts")
+            for name in ("tls", "feed_key"):
+                texts = values.get(name)
+                if texts is not None and not all(isinstance(each, str) for each in texts.values()):
+                    raise ValueError(f"{name} is made of texts")
             return cls(**values)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"broken agent configuration: {error}") from None

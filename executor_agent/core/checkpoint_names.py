@@ -16,6 +16,17 @@ _DIRECTORY = re.compile(r"\d{8}T\d{6}Z-.+-\d{4,}")
 _INDEX = re.compile(r"(?P<prefix>.+)\.index")
 _SHARD = re.compile(r"(?P<prefix>.+)\.data-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
 _STEP = re.compile(r"(\d+)\D*$")
+_END_OF_INDEX = bytes.fromhex("57fb808b247547db")  # the magic number of TensorFlow's tables
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+OF_TENSORFLOW = ("file", "gs", "har", "hdfs", "ram", "viewfs")
+"""The schemes that TensorFlow reads and writes by itself."""
+
+
+def needs_copies(model_dir: str) -> bool:
+    """Whether it is a place that TensorFlow does not reach, so that checkpoints are copied."""
+    url = _URL.match(model_dir)
+    return url is not None and url["scheme"].lower() not in OF_TENSORFLOW
 
 
 def directory_name(moment: str, run_id: str, generation: int) -> str:
@@ -37,6 +48,29 @@ def _age(name: str) -> tuple[str, int]:
 
 def complete(names: Iterable[str]) -> list[str]:
     """The prefixes of the checkpoints of which the index and every shard are among these files."""
+    return _sorted_out(names)[0]
+
+
+def without_shards(names: Iterable[str]) -> list[str]:
+    """The prefixes of those of which the index is there and a shard is not. TensorFlow writes the
+    index last: its shards were written on another machine, or are gone."""
+    return _sorted_out(names)[1]
+
+
+def files_of(prefix: str, names: Iterable[str]) -> list[str]:
+    """Those of one checkpoint, in the order in which they are copied: the index is the last, so
+    that half a copy is not taken for a checkpoint."""
+    of_it = (name for name in names if (found := _SHARD.fullmatch(name)) and found[1] == prefix)
+    return [*sorted(of_it), f"{prefix}.index"]
+
+
+def is_whole_index(end: bytes) -> bool:
+    """Whether the file that ends so was written to its end."""
+    return end[-len(_END_OF_INDEX) :] == _END_OF_INDEX
+
+
+def _sorted_out(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The complete ones, and those that lack shards."""
     prefixes: list[str] = []
     shards: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
     for name in names:
@@ -45,7 +79,9 @@ def complete(names: Iterable[str]) -> list[str]:
         elif shard := _SHARD.fullmatch(name):
             shards[shard["prefix"], int(shard["count"])].add(int(shard["number"]))
     whole = {prefix for (prefix, count), found in shards.items() if found >= set(range(count))}
-    return [prefix for prefix in prefixes if prefix in whole]
+    return [each for each in prefixes if each in whole], [
+        each for each in prefixes if each not in whole
+    ]
 
 
 def step_of(prefix: str) -> int:

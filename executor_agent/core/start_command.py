@@ -14,9 +14,13 @@ def start_command(
     cluster_spec: Mapping[str, Sequence[str]],
     *,
     local_dir: str,
+    log_dir: str | None = None,
     gpus: Sequence[str],
+    feed_port: int = 0,
 ) -> dict[str, Any]:
-    """``gpus``: UUIDs, whose claims go with it as descriptors."""
+    """``log_dir``: what grows there is streamed to the driver. ``gpus``: UUIDs, whose claims go
+    with it as descriptors. ``feed_port``: held for the process to take rows at, where the member is
+    fed."""
     job_name, _, index = config.member.partition(":")
     return {
         "command": "start",
@@ -27,12 +31,14 @@ def start_command(
         "cluster_spec": {job: list(each) for job, each in cluster_spec.items()},
         "executor_id": config.executor_id,
         "local_dir": local_dir,
-        "log_dir": config.log_dir,
+        "log_dir": log_dir,
         "model_dir": config.model_dir,
         "created_at": config.created_at,
         "grace": config.grace,
         "gpus": list(gpus),
         "env": environment_of(gpus),
+        "feed_key": dict(config.feed_key) if config.feed_key is not None else None,
+        "feed_port": feed_port,
     }
 
 

@@ -48,6 +48,7 @@ MEMBER_TASK_DEAD_MAN_FD: Final = 7  # D2: held open by the task alone, armed whe
 MEMBER_LOG: Final = "member.log"
 TOMBSTONE: Final = "tombstone.json"
 LOCAL_DIRECTORY: Final = "local"
+EVENTS_DIRECTORY: Final = "events"
 ENTERED: Final = "entered"  # empty; there once main_fun has been entered
 
 # The hand-over to the executor: what the task says on its lifeline, and the sentinel's answer.

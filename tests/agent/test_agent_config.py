@@ -30,10 +30,11 @@ TLS = {"ca": "an authority", "certificate": "ours", "key": "a key", "server_name
     "config",
     [
         CONFIG,
-        replace(CONFIG, ports=(40000, 40003), network="10.2.0.0/24", log_dir="/l"),
+        replace(CONFIG, ports=(40000, 40003), network="10.2.0.0/24", has_log_dir=True),
         replace(CONFIG, gpus=2, gpu_addresses=("0", "GPU-1"), created_at=1.5),
         replace(CONFIG, gpu_addresses=()),
         replace(CONFIG, tls=TLS),
+        replace(CONFIG, predecessor="1-a", preferred_ports=(40000, 40001)),
     ],
 )
 def test_a_configuration_arrives_as_it_was_sent(config: AgentConfig) -> None:
@@ -67,6 +68,8 @@ def changed(**values: Any) -> str:
         changed(gpus=-1),
         changed(gpus="many"),
         changed(gpu_addresses=1),
+        changed(preferred_ports=7077),
+        changed(preferred_ports=["any"]),
         changed(tls="a key"),
         changed(tls={"ca": 1}),
         changed(tls=[]),

@@ -15,7 +15,8 @@ import pytest
 from coordinator.core.gpu import NO_GPUS, GpuOffer, GpuSight, LeaseToken
 from coordinator.member_client import ClaimGpus, InspectGpus
 from executor_agent.agent_gpus import AgentGpus, Host
-from executor_agent.attendance import Claimed, Inspected, MustStop
+from executor_agent.attendance import MustStop
+from executor_agent.member_reports import Claimed, Inspected
 from tests.agent.test_agent_config import CONFIG
 
 A, B = "GPU-a", "GPU-b"
@@ -32,6 +33,7 @@ class PlayedHost:
         self.calls: list[str] = []
         self.sights: tuple[GpuSight, ...] = FREE
         self.refused: tuple[GpuSight, ...] = ()
+        self.broken: tuple[str, ...] = ()
         self.error: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
@@ -68,6 +70,9 @@ class PlayedHost:
     def await_free(self, uuids: Sequence[str], timeout: float) -> tuple[GpuSight, ...]:
         self._call("await_free")
         return self.sights
+
+    def lost(self, uuids: Sequence[str]) -> tuple[str, ...]:
+        return self.broken
 
     def are_open(self) -> list[bool]:
         """Of what was given, in order: a pipe shows on its other end whether it was closed."""
@@ -154,6 +159,17 @@ async def test_what_is_claimed_is_held_and_said_with_beats_until_the_end(it: Fix
     assert await it.gpus.end(DEADLINE) == FREE
     assert it.gpus.tokens() == ()
     assert it.host.calls == ["claim 1 2", "await_free"]
+
+
+async def test_after_the_end_the_lost_ones_are_known(it: Fixture) -> None:
+    """O11; and who has left them free has lost none."""
+    it.host.broken = ("GPU-b: NVML says 'GPU is lost'",)
+    await it.claimed()
+    it.gpus.handed_over()
+    assert it.gpus.lost == ()
+    it.host.sights = BUSY
+    assert await it.gpus.end(DEADLINE) == BUSY
+    assert it.gpus.lost == it.host.broken
 
 
 async def test_a_claim_that_is_refused_is_answered_and_nothing_is_held(it: Fixture) -> None:

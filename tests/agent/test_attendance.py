@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from executor_agent.attendance import Entered, Progressed, Ready, Report, report_from
+from executor_agent.member_reports import Entered, Progressed, Ready, Report, report_from
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from executor_agent.checkpoints import LocalFiles, latest, name_of
 from executor_agent.core.checkpoint_names import complete, newest_first, step_of
-from tests.agent.test_context import context
+from executor_agent.progress import ProgressReporter
+from tests.agent.test_context import Agent, context
 
 DAY = 86_400.0
+
+
+@pytest.fixture
+def progress() -> Iterator[ProgressReporter]:
+    reporter = ProgressReporter(Agent())
+    yield reporter
+    reporter.close(10.0)
 
 
 def save(directory: str | Path, prefix: str, *, shards: int = 1, written_at: float = 0.0) -> str:
@@ -85,12 +94,14 @@ def test_without_a_model_dir_there_is_none() -> None:
 
 
 def test_the_newest_generation_that_has_a_complete_checkpoint_has_the_latest(
-    tmp_path: Path,
+    tmp_path: Path, progress: ProgressReporter
 ) -> None:
     """Whatever an older one writes, whenever."""
-    old = context(model_dir=str(tmp_path), generation=1, created_at=DAY)
-    new = context(model_dir=str(tmp_path), generation=2, created_at=DAY)
-    later_run = context(model_dir=str(tmp_path), run_id="a", generation=1, created_at=2 * DAY)
+    old = context(progress=progress, model_dir=str(tmp_path), generation=1, created_at=DAY)
+    new = context(progress=progress, model_dir=str(tmp_path), generation=2, created_at=DAY)
+    later_run = context(
+        progress=progress, model_dir=str(tmp_path), run_id="a", generation=1, created_at=2 * DAY
+    )
     assert later_run.latest_checkpoint() is None
     assert old.checkpoint_dir
     assert new.checkpoint_dir
@@ -107,8 +118,10 @@ def test_the_newest_generation_that_has_a_complete_checkpoint_has_the_latest(
     assert new.latest_checkpoint() == third
 
 
-def test_within_a_generation_the_last_written_is_the_latest(tmp_path: Path) -> None:
-    ctx = context(model_dir=str(tmp_path))
+def test_within_a_generation_the_last_written_is_the_latest(
+    tmp_path: Path, progress: ProgressReporter
+) -> None:
+    ctx = context(progress=progress, model_dir=str(tmp_path))
     assert ctx.checkpoint_dir
     save(ctx.checkpoint_dir, "ckpt-9", written_at=50)
     tenth = save(ctx.checkpoint_dir, "ckpt-10", written_at=50)

@@ -1,5 +1,6 @@
 """`ctx` without any process around it."""
 
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -7,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from executor_agent.context import Assignment, Context, ProgressReporter, Start
+from executor_agent.context import Assignment, Context, Start
+from executor_agent.progress import ProgressReporter
 from executor_agent.watcher import StopSignal
 
 DEADLINE = 10.0  # seconds until a wait in these tests has failed
@@ -132,7 +134,8 @@ def test_progress_is_thinned_out_and_the_last_report_is_sent() -> None:
             assert agent.asked.wait(DEADLINE)
     progress.close(DEADLINE)
     assert agent.steps[0] == 0
-    assert agent.messages[-1] == {"event": "progress", "step": 999, "metrics": {"loss": 0.001}}
+    last = {"event": "progress", "step": 999, "metrics": {"loss": 0.001}, "section": "step"}
+    assert agent.messages[-1] == last
     assert len(agent.messages) == 2
 
 
@@ -180,9 +183,34 @@ def test_metrics_are_numbers() -> None:
     ctx = context(progress=progress)
     ctx.report_progress(3, loss=Scalar())
     progress.close(DEADLINE)
-    assert agent.messages == [{"event": "progress", "step": 3, "metrics": {"loss": 0.5}}]
+    told = {"event": "progress", "step": 3, "metrics": {"loss": 0.5}, "section": "step"}
+    assert agent.messages == [told]
     with pytest.raises(TypeError):
         ctx.report_progress(4, loss=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        (2**63, "must be less than 2\\*\\*63"),
+        # Python does not even write it down.
+        pytest.param(10**5000, "must be less than 2\\*\\*63", id="huge"),
+        (-1, "cannot be negative"),
+        (math.inf, "step inf is no number of steps"),
+        (math.nan, "NaN"),
+    ],
+)
+def test_a_step_that_cannot_travel_is_refused_and_the_next_one_is_told(
+    step: Any, problem: str
+) -> None:
+    agent = Agent()
+    progress = ProgressReporter(agent)
+    ctx = context(progress=progress)
+    with pytest.raises(ValueError, match=problem):
+        ctx.report_progress(step)
+    ctx.report_progress(2**63 - 1)
+    progress.close(DEADLINE)
+    assert agent.steps == [2**63 - 1]
 
 
 @pytest.mark.parametrize("job_name", ["chief", "evaluator"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +26,9 @@ class Taking:
         self.left = failures
         self.error = error
 
-    def __call__(self, ports: tuple[int, int] | None) -> Any:
+    def __call__(self, ports: tuple[int, int] | None, preferred: int) -> Any:
         assert ports == (7000, 7001)
+        self.preferred = preferred
         if self.left:
             self.left -= 1
             raise self.error
@@ -42,6 +44,18 @@ async def test_a_port_that_a_leaving_member_still_has_is_waited_for(
     monkeypatch.setattr(endpoint, "_PORT_INTERVAL", 0.0)
     assert await endpoint.hold_port(LOCAL) is taking
     assert taking.left == 0
+
+
+async def test_a_member_that_starts_again_prefers_the_ports_that_it_had() -> None:
+    """Others may know it by them."""
+    fed = replace(CONFIG, feed_key={"key": "one"})
+    with closing(await endpoint.hold_ports(fed)) as first:
+        numbers = first.numbers
+    assert len(set(numbers)) == 2
+    with closing(await endpoint.hold_ports(replace(fed, preferred_ports=numbers))) as again:
+        assert again.numbers == numbers
+    with closing(await endpoint.hold_ports(replace(CONFIG, preferred_ports=numbers))) as unfed:
+        assert (unfed.numbers, unfed.feed_port) == (numbers[:1], 0)
 
 
 async def test_a_range_that_stays_used_up_is_given_up_and_named(

@@ -62,6 +62,23 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
         Decoder().feed(len(body).to_bytes(4, "big") + body)
 
 
+NESTED = 100_000
+
+
+def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
+    body = b'{"a":' + b"[" * NESTED + b"]" * NESTED + b"}"
+    with pytest.raises(FramingError, match="nested too deeply to be read"):
+        Decoder().feed(len(body).to_bytes(4, "big") + body)
+
+
+def test_a_message_that_is_nested_too_deeply_is_not_sent() -> None:
+    value: list[object] = []
+    for _ in range(NESTED):
+        value = [value]
+    with pytest.raises(FramingError, match="nested too deeply to be sent"):
+        encode({"a": value})
+
+
 def test_a_stream_cut_inside_a_message_is_an_error() -> None:
     decoder = Decoder()
     assert decoder.feed(encode({"a": 1})[:-1]) == []

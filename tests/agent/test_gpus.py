@@ -149,6 +149,25 @@ def test_a_gpu_that_fell_off_the_bus_is_not_free(fake: FakeGpus, error: str) -> 
     assert error in sight.holder
 
 
+@pytest.mark.parametrize("error", ["GPU is lost", "GPU requires reset"])
+def test_a_gpu_is_lost_by_nvmls_word_alone(fake: FakeGpus, error: str) -> None:
+    """O11: silence, or an error of another kind, proves nothing."""
+    lost, gone, well, unsure = fake.add(4)
+    gpus = here(fake)
+    gpus.offer()
+    assert gpus.lost([lost, gone, well, unsure]) == ()
+    fake.fail(lost, error)
+    fake.fail(unsure, "Timeout")
+    fake.remove(gone)
+    assert gpus.lost([lost, gone, well, unsure]) == (
+        f"{lost} (NVIDIA H100 80GB HBM3): NVML says {error!r}",
+        f"{gone} (NVIDIA H100 80GB HBM3): NVML shows it no more",
+    )
+    assert gpus.lost(["GPU-of-another-host"]) == ()
+    fake.fail(error="Driver/library version mismatch")
+    assert gpus.lost([lost, gone]) == ()
+
+
 def test_without_nvmls_answer_the_claim_decides_and_says_so(fake: FakeGpus) -> None:
     first, second = fake.add(2)
     gpus = here(fake)

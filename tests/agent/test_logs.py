@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.core.model import LogChunk
+from coordinator.core.log_values import LogChunk
 from executor_agent.logs import LogCopier, read, tail
 
 

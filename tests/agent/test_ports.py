@@ -47,6 +47,39 @@ def test_no_other_process_is_given_the_port_by_chance(held: HeldPort) -> None:
         assert another.port != held.port
 
 
+def test_a_preferred_port_is_taken_where_nobody_has_it(held: HeldPort) -> None:
+    """R8: whoever is on it keeps it, be he ready to share or not."""
+    with closing(HeldPort(preferred=held.port)) as another:
+        assert another.port != held.port
+    port = held.port
+    held.close()
+    with closing(HeldPort(preferred=port)) as again:
+        assert again.port == port
+        with closing(socket.socket()) as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("0.0.0.0", port))
+    with closing(socket.socket()) as stranger:
+        stranger.bind(("127.0.0.1", port))
+        with closing(HeldPort(preferred=port)) as elsewhere:
+            assert elsewhere.port != port
+
+
+def test_a_preferred_port_may_have_connections_of_an_earlier_member_behind_it() -> None:
+    """R8: in TIME_WAIT, which refuses a plain bind for a minute."""
+    with closing(HeldPort()) as first, closing(socket.socket()) as listener:
+        port = first.port
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as gRPC does
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(1)
+        with closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as peer:
+            listener.accept()[0].close()  # first, so that this end waits
+            assert peer.recv(1) == b""
+    with closing(socket.socket()) as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("0.0.0.0", port))
+    with closing(HeldPort(preferred=port)) as again:
+        assert again.port == port
+
+
 def test_a_listener_that_shares_the_port_gets_every_connection(held: HeldPort) -> None:
     """R8: as TensorFlow with TF_GRPC_REUSE_PORT=true."""
     with closing(socket.socket()) as listener:

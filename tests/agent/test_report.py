@@ -19,7 +19,7 @@ from executor_agent.core.supervision import (
     Survivor,
     anchor_died,
 )
-from executor_agent.report import exit_report
+from executor_agent.report import exit_report, with_lost_gpus
 
 EXITED = ExitFacts(
     member="worker:0",
@@ -156,3 +156,39 @@ def test_survivors_are_named() -> None:
 def test_usage_and_the_time_to_stop_are_passed_on() -> None:
     found = report(EXITED)
     assert (found.max_rss_bytes, found.stop_seconds) == (12345, 0.25)
+
+
+LOST = ("GPU-a (NVIDIA H100): NVML says 'GPU is lost'",)
+
+
+@pytest.mark.parametrize(
+    "found, message",
+    [
+        (report(KILLED), LOST[0]),
+        (report(EXITED, RAISED), f"{LOST[0]}; the process said: ValueError: bad labels"),
+        (report(EXITED, replace(RAISED, peer_lost=True)), f"{LOST[0]}; the process said"),
+    ],
+)
+def test_a_failure_of_a_process_whose_gpu_is_gone_is_the_gpus(
+    found: ExitReport, message: str
+) -> None:
+    """O11."""
+    end = with_lost_gpus(found, LOST)
+    assert end.cause is Cause.GPU_LOST
+    assert message in end.message
+    assert (end.signal, end.traceback) == (found.signal, found.traceback)
+    assert with_lost_gpus(found, ()) is found
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        report(EXITED, Outcome(Status.RETURNED)),
+        report(EXITED, Outcome(Status.PRELOAD_FAILED)),
+        report(KILLED, oom="yes"),
+        report(KILLED.replace(reason="enough"), stop_asked=True),
+        report(KILLED.replace(reason=anchor_died("executor"))),
+    ],
+)
+def test_what_no_gpu_has_to_do_with_stays_what_it_is(found: ExitReport) -> None:
+    assert with_lost_gpus(found, LOST) is found

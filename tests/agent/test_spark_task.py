@@ -17,7 +17,7 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 
-from executor_agent import member_directory, processes, spark_chain, spark_task
+from executor_agent import incarnations, member_directory, processes, spark_chain, spark_task
 from executor_agent.processes import ProcessIdentity
 from executor_agent.spark_task import (
     ROW_SCHEMA,
@@ -139,8 +139,8 @@ def test_a_handed_over_member_comes_as_a_row_without_a_report(
 ) -> None:
     sentinel = ProcessIdentity(7, 1.5)
     monkeypatch.setattr(spark_chain, "spark_chain", lambda: {"executor": ProcessIdentity(1, 0.0)})
-    monkeypatch.setattr(spark_task.SentinelProcess, "run", lambda self: None)
-    monkeypatch.setattr(spark_task.SentinelProcess, "identity", sentinel)
+    monkeypatch.setattr(incarnations.SentinelProcess, "run", lambda self: None)
+    monkeypatch.setattr(incarnations.SentinelProcess, "identity", sentinel)
     row = replace(TASK, anchor="executor")._run("worker:0", "1", 1)
     assert row.keys() == {"member", "incarnation", "handed_over"}
     where = json.loads(row["handed_over"])
@@ -161,7 +161,7 @@ def test_a_member_that_ends_before_the_hand_over_comes_as_the_usual_row(
 
 
 def test_the_launch_says_what_to_run_and_keeps_secrets_out_of_sight(tmp_path: Path) -> None:
-    task = replace(TASK, env={"MINE": "1", "OMP_NUM_THREADS": "3"}, log_dir="/logs")
+    task = replace(TASK, env={"MINE": "1", "OMP_NUM_THREADS": "3"}, has_log_dir=True)
     launch = task._launch("ps:0", "7-a", tmp_path, 2)
     assert launch.marker == "run/ps:0/7-a"
     assert launch.grace == 0.0

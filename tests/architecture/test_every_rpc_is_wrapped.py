@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator import event_service, gpu_service, log_service, service
+from coordinator import event_service, file_service, gpu_service, log_service, service
 from coordinator.core.errors import StaleIncarnation
 from coordinator.security import call_metadata
 from coordinator.testing import Serving, serving
@@ -24,6 +24,7 @@ MODULES = {
     "LogService": log_service,
     "GpuLeaseService": gpu_service,
     "EventService": event_service,
+    "FileService": file_service,
 }
 SECRET = "what only our own log may say"
 
@@ -61,6 +62,7 @@ def test_the_services_are_those_of_the_contract() -> None:
         "coordinator.v1.LogService",
         "coordinator.v1.GpuLeaseService",
         "coordinator.v1.EventService",
+        "coordinator.v1.FileService",
     }
 
 

@@ -9,7 +9,15 @@ import coordinator
 # EDIT HERE, and in CHANGELOG.md: what users import, in alphabetical order.
 EXPORTS = [
     "CoordinatorUnavailable",
+    "DriverEvaluation",
+    "EvaluationFailed",
     "FeatureUnavailable",
+    "FeedFailed",
+    "FeedMiscounted",
+    "FeedMismatch",
+    "FeedReport",
+    "FeedStalled",
+    "FeedStream",
     "InputMode",
     "InvalidRun",
     "LimitExceeded",
@@ -19,15 +27,21 @@ EXPORTS = [
     "PermissionDenied",
     "ReleaseUnproven",
     "ReservationTimeout",
+    "RestartPolicy",
     "Roles",
     "RunCancelled",
     "RunResult",
     "SparkUnusable",
+    "StallTimeouts",
     "TFCluster",
+    "TensorBoardUnavailable",
     "TfleaseError",
     "TrainingFailed",
+    "Trial",
     "Unauthenticated",
     "doctor",
+    "predict",
+    "sweep",
 ]
 
 

@@ -34,14 +34,31 @@ BETWEEN_PACKAGES = {
         "executor_agent": (
             "coordinator.core.access",
             "coordinator.core.errors",
+            "coordinator.core.file_progress",
+            "coordinator.core.file_values",
             "coordinator.core.gpu",
+            "coordinator.core.log_values",
             "coordinator.core.model",
+            "coordinator.core.stall_timeouts",
+            "coordinator.file_sender",
             "coordinator.member_client",
         ),
     },
     "coordinator -> executor_agent": {
-        # Only to hand Spark the function that its task runs.
-        "coordinator.spark": ("executor_agent.spark_task", "executor_agent.examination"),
+        # Only to hand Spark the functions that its tasks run.
+        "coordinator.spark": (
+            "executor_agent.core.evaluation_files",
+            "executor_agent.core.feed_values",
+            "executor_agent.examination",
+            "executor_agent.feed.control",
+            "executor_agent.feed.feeder",
+            "executor_agent.feed.inference_task",
+            "executor_agent.feed.methods",
+            "executor_agent.feed.saved_model",
+            "executor_agent.feed.sending",
+            "executor_agent.feed.wire",
+            "executor_agent.spark_task",
+        ),
         # A command that is run on an executor's machine, and does there what an agent does.
         "coordinator.cli.reap lazily": ("executor_agent.leftovers",),
     },
@@ -52,13 +69,14 @@ BETWEEN_PACKAGES = {
 SPEAKS_PROTOBUF = (
     "coordinator.calls", "coordinator.channels",
     "coordinator.client", "coordinator.embedded", "coordinator.event_client",
-    "coordinator.event_service", "coordinator.gpu_client",
+    "coordinator.event_service", "coordinator.file_client", "coordinator.file_sender",
+    "coordinator.file_service", "coordinator.file_wire", "coordinator.gpu_client",
     "coordinator.gpu_service", "coordinator.gpu_stream", "coordinator.gpu_wire",
     "coordinator.run_pictures",
     "coordinator.member_client", "coordinator.metrics_aspect", "coordinator.limiting",
-    "coordinator.log_service",
+    "coordinator.log_service", "coordinator.restart_wire",
     "coordinator.security", "coordinator.server", "coordinator.service", "coordinator.status",
-    "coordinator.wire",
+    "coordinator.stream_errors", "coordinator.wire",
 )  # fmt: skip
 OWNERS = {
     "coordinator.v1": SPEAKS_PROTOBUF,
@@ -80,9 +98,19 @@ OWNERS = {
     "pyspark": (
         "coordinator.spark",
         "executor_agent.examination lazily",
+        "executor_agent.feed.feeder lazily",
+        "executor_agent.feed.inference_task lazily",
         "executor_agent.spark_task lazily",
     ),
-    "tensorflow": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
+    "tensorflow": (
+        "executor_agent.bootstrap lazily",
+        "executor_agent.context lazily",
+        "executor_agent.evaluation lazily",
+        "executor_agent.feed.dataset lazily",
+        "executor_agent.feed.parameter_server lazily",
+        "executor_agent.feed.saved_model lazily",
+        "executor_agent.keras_progress lazily",
+    ),
     "tf_keras": ("executor_agent.bootstrap lazily", "executor_agent.context lazily"),
 }
 

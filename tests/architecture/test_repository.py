@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 TARGETS = {
-    "bench", "chaos", "check", "clean", "demo", "fmt", "fuzz", "gpu-check", "help", "histories",
-    "kill-writes", "lint", "proto", "proto-check", "setup", "test", "test-fast", "types",
+    "bench", "chaos", "check", "clean", "demo", "docs", "fmt", "fuzz", "gpu-check", "help",
+    "histories", "kill-writes", "lint", "proto", "proto-check", "setup", "test", "test-fast",
+    "types",
 }  # fmt: skip
 
 MAX_LINES = 400

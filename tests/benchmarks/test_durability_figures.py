@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from benchmarks import durable_grants, restart, soak_result
 from benchmarks.durable_grants import PROMISED, Round
 from benchmarks.restart import Sample, doubled_in
-from benchmarks.soak_result import slope
+from benchmarks.soak_result import MIB
 
 OURS = Round("tflease, streams", PROMISED, 3_100.0, (0.03,), 300e-6)
 THEIRS = Round("etcd", PROMISED, 6_200.0, (0.015,), 100e-6)
@@ -77,18 +78,34 @@ def test_a_restart_is_judged_by_its_slowest_and_by_what_was_lost() -> None:
     assert restart.result([replace(good, trouble=("gone",))], 1_000).verdict == "NOT SOUND: gone"
 
 
-def test_the_slope_is_that_of_the_nearest_line() -> None:
-    assert slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]) == pytest.approx(2.0)
-    assert slope([(0.0, 1.0), (1.0, 3.0), (2.0, 1.0)]) == pytest.approx(0.0)
-    assert slope([(1.0, 1.0)]) == 0.0
+def _memory(size: Callable[[int], float], cycles: int = 3_000) -> list[tuple[int, float, int]]:
+    return [(1, cycle / 4, int(size(cycle))) for cycle in range(cycles)]
 
 
-def test_memory_is_judged_by_the_first_process_after_its_warm_up() -> None:
-    mib = 2**20
-    memory = [(1, float(at), (60 if at < 150 else 70) * mib) for at in range(0, 600, 10)]
-    measured = soak_result.Measured(600.0, 200, memory=[*memory, (2, 600.0, 500 * mib)])
+def _swinging(cycle: int) -> float:
+    """Up by 4 MiB after each fault, and down again."""
+    return 70 * MIB + 4 * MIB * max(0.0, 1 - cycle % 50 / 20)
 
-    assert "memory flat (+0.0 MiB an hour at 70.0 MiB)" in soak_result.result(measured).verdict
-    growing = [(1, float(at), 60 * mib + at * 20_000) for at in range(0, 600, 10)]
-    assert "NOT flat" in soak_result.result(replace(measured, memory=growing)).verdict
-    assert not soak_result.result(replace(measured, trouble=["lost"])).is_sound
+
+def test_memory_that_only_swings_is_flat_and_a_successor_does_not_count() -> None:
+    memory = [*_memory(_swinging), (2, 1_600.0, 500 * MIB)]
+    verdict = soak_result.result(soak_result.Measured(600.0, 200, memory=memory)).verdict
+    assert "memory flat (+0.00 MiB at 70.0 MiB, +0 bytes for each of 1,200 cycles)" in verdict
+
+
+def test_a_leak_of_a_kibibyte_in_each_cycle_is_found_among_the_swings() -> None:
+    memory = _memory(lambda cycle: _swinging(cycle) + cycle * soak_result.LEAK)
+    measured = soak_result.Measured(600.0, 200, memory=memory)
+    assert "memory NOT flat (+1.17 MiB" in soak_result.result(measured).verdict
+
+
+def test_a_soak_that_is_too_short_for_that_says_so() -> None:
+    for cycles in (0, 4, 2_000):
+        memory = _memory(_swinging, cycles)
+        verdict = soak_result.result(soak_result.Measured(60.0, 200, memory=memory)).verdict
+        assert "memory NOT JUDGED, too few cycles" in verdict
+
+
+def test_a_soak_in_which_somebody_was_lost_is_not_sound() -> None:
+    measured = soak_result.Measured(600.0, 200, memory=_memory(_swinging), trouble=["lost"])
+    assert not soak_result.result(measured).is_sound

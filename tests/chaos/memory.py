@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.chaos import proc
@@ -40,6 +40,25 @@ def confine(*names: str, trees: bool = False) -> Callable[[Scene], None]:
                     (group / "cgroup.procs").write_text(str(pid))
 
     return prepare
+
+
+@contextmanager
+def narrow(tag: str, pids: Iterable[int], room: int) -> Iterator[None]:
+    """These processes, and what they start from now on, have so many bytes together; afterwards
+    those that are left are as free as before."""
+    group = _ROOT / f"{_PREFIX}{tag}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(room))
+        for pid in pids:
+            (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                (_ROOT / "cgroup.procs").write_text(pid)
+        with suppress(OSError):  # somebody in it is on its way out
+            group.rmdir()
 
 
 def nobody_was_killed(scene: Scene, gone: float | None) -> str:

@@ -18,8 +18,8 @@ from coordinator.cli import app, connection, events
 from coordinator.cli.connection import Connection, Place
 from coordinator.core import roster
 from coordinator.core.errors import LimitExceeded
+from coordinator.core.log_values import LogChunk
 from coordinator.core.model import (
-    LogChunk,
     MemberId,
     MemberPhase,
     MemberView,

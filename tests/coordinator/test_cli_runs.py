@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import typer
 from rich.console import Console
@@ -9,8 +11,12 @@ from rich.console import Console
 from coordinator.cli import connection, place, run_json, run_tables
 from coordinator.core import roster
 from coordinator.core.model import (
+    Cause,
+    Failure,
+    MemberId,
     MemberPhase,
     MemberView,
+    Restart,
     Roles,
     RunId,
     RunPhase,
@@ -104,3 +110,65 @@ def test_a_name_cannot_write_to_the_terminal() -> None:
 
 def test_times_in_json_are_utc_in_milliseconds() -> None:
     assert run_json.run_summary(run("abc1"))["created_at"] == "1970-01-01T00:00:00.000Z"
+
+
+def restarted() -> RunView:
+    restart = Restart(
+        60.0, 1, Cause.KILLED_BY_SIGNAL, "worker:1 was killed", MemberId.parse("worker:1"), "a", 40
+    )
+    others = ("worker:0 was stopped", "generation 1, restarted at step 40: worker:1 was killed")
+    failure = Failure(Cause.USER_EXCEPTION, "worker:1 raised it", others=others)
+    told = {"restarts": (restart,), "restart_count": 1, "failure": failure}
+    return replace(run("abc1"), **told, phase=RunPhase.FAILED, settled=True)
+
+
+def test_a_run_is_shown_with_its_restarts_each_told_once() -> None:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(run_tables.one_run(restarted(), now=60.0))
+    shown = captured.get()
+    assert "restart 1 (generation 1, step 40): worker:1 was killed" in shown
+    assert "also: worker:0 was stopped" in shown
+    assert shown.count("worker:1 was killed") == 1
+
+
+def test_while_it_is_undecided_why_a_run_fails_no_restart_is_among_what_else_is_told() -> None:
+    """Then a member that is stuck comes with where the others stand."""
+    stands = tuple(f"worker:{number}: not late" for number in range(3))
+    failure = Failure(Cause.STALLED, "worker:3 is stuck", others=stands)
+    undecided = replace(restarted(), phase=RunPhase.STOPPING, settled=False, failure=failure)
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(run_tables.one_run(undecided, now=60.0))
+    assert captured.get().count("also: worker:") == 3
+
+
+def test_of_very_many_restarts_the_latest_are_shown() -> None:
+    many = replace(restarted(), restarts=12 * restarted().restarts, restart_count=70, failure=None)
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(run_tables.one_run(many, now=60.0))
+    assert "60 restarts before these:" in captured.get()
+    assert "restart 61 (" in captured.get()
+    assert "restart 70 (" in captured.get()
+
+
+def test_restarts_in_json() -> None:
+    assert run_json.run_summary(restarted())["restart_count"] == 1
+    found = run_json.run_with_members(restarted())
+    assert found["restart_at"] is None
+    assert found["restarts"] == [
+        {
+            "at": "1970-01-01T00:01:00.000Z",
+            "generation": 1,
+            "cause": "killed by signal",
+            "summary": "worker:1 was killed",
+            "member": "worker:1",
+            "host": "a",
+            "step": 40,
+            "alone": False,
+        }
+    ]
+    assert run_json.run_with_members(replace(restarted(), restart_at=61.0))["restart_at"] == (
+        "1970-01-01T00:01:01.000Z"
+    )

@@ -15,15 +15,8 @@ from coordinator.calls import Call
 from coordinator.core import effects, events
 from coordinator.core.access import Principal, Role
 from coordinator.core.errors import CoordinatorUnavailable
-from coordinator.core.model import (
-    Endpoint,
-    ExecutorInfo,
-    IncarnationId,
-    MemberId,
-    ReadLog,
-    Roles,
-    RunSpec,
-)
+from coordinator.core.log_values import ReadLog
+from coordinator.core.model import Endpoint, ExecutorInfo, IncarnationId, MemberId, Roles, RunSpec
 from coordinator.daemon_engine import DaemonEngine
 from coordinator.durability import Commits, DurableAnswers, durable_soon
 from coordinator.engine import Engine

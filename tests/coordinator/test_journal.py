@@ -91,6 +91,14 @@ def test_what_was_written_is_there_after_the_next_opening(journal: Journal, path
     ]
 
 
+def test_many_records_come_back_each_under_its_key(journal: Journal) -> None:
+    """They are parsed many at a time; nothing in a text may pass for what stands between two."""
+    texts = ("NaN", ",NaN,", ",\nNaN,", "null", "[", '"}', "\\", "\u2028")
+    put = {("kind", f"{n}{text}"): {"n": n, text: [text]} for n in range(300) for text in texts}
+    journal.write(put, [], []).result(DEADLINE)
+    assert journal.load() == put
+
+
 def test_two_journals_have_two_coordinators(journal: Journal, tmp_path: Path) -> None:
     other = Journal.open(tmp_path / "other.sqlite")
     other.close()

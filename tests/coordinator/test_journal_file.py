@@ -208,6 +208,34 @@ def test_a_record_that_is_no_json_is_named(path: Path) -> None:
         journal.close()
 
 
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("{", "}"),
+        ('{"a":1', '"b":2}'),
+        ('{"a":[1', "2]}"),
+        ('{"a":[1', '2]},null,{"b":1}'),
+        ('{"a":[1', '2]},NaN,{"b":1}'),
+        ('{"a":"x', 'y"}'),
+        ('{"a":"x', 'y"},NaN,{"b":1}'),
+        ('{"a":[1', '2]},\nNaN,{"b":1}'),
+        ("{},{}", "{}"),
+    ],
+)
+def test_a_record_that_goes_on_in_the_next_one_is_named(
+    path: Path, first: str, second: str
+) -> None:
+    """They are parsed many at a time."""
+    sqlite(path, f"UPDATE records SET value = '{first}' WHERE key = 'GPU-7'")
+    sqlite(path, f"UPDATE records SET value = '{second}' WHERE key = 'GPU-8'")
+    journal = Journal.open(path)
+    try:
+        with pytest.raises(JournalUnusable, match="the record gpu GPU-7 is no JSON"):
+            journal.load()
+    finally:
+        journal.close()
+
+
 def test_the_wal_of_a_file_that_is_missing_is_not_put_on_a_new_one(path: Path) -> None:
     wal = path.with_name(path.name + "-wal")
     path.unlink()

@@ -11,7 +11,8 @@ import pytest
 
 from coordinator.core.effects import SendStop
 from coordinator.core.errors import LimitExceeded
-from coordinator.core.model import IncarnationId, MemberId, ReadLog, RunId
+from coordinator.core.log_values import ReadLog
+from coordinator.core.model import IncarnationId, MemberId, RunId
 from coordinator.limiting import Limiter
 from coordinator.limits import Limits
 from coordinator.member_session import MemberSession

@@ -8,6 +8,8 @@ import pytest
 
 from coordinator import wire
 from coordinator.core.model import Cause, ExitReport, Proof, Role, Roles, RunSpec
+from coordinator.core.policy import Action, RestartPolicy
+from coordinator.core.stall_timeouts import StallTimeouts
 
 SPEC = RunSpec(
     roles=Roles(chief=1, worker=2, ps=3, evaluator=4),
@@ -22,6 +24,15 @@ SPEC = RunSpec(
     tflease_version="0.1.0",
     owner_timeout=300.0,
     gpus=Roles(chief=1, worker=2, ps=3, evaluator=4),
+    restart=RestartPolicy(
+        max_restarts=7,
+        on={Cause.USER_EXCEPTION: Action.RESTART_GANG, Cause.STALLED: Action.FAIL},
+        backoff=2.5,
+        max_backoff=30.0,
+        progress_refills=False,
+        alone=False,
+    ),
+    stall=StallTimeouts(start=60.0, step=None, checkpoint=120.5, evaluation=None),
 )
 
 

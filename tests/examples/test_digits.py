@@ -11,7 +11,7 @@ from coordinator.spark.results import RunResult
 from examples.digits import parse, report
 from examples.digits_run import TRAININGS, Outcome, look_at
 
-PS, SYNC, FIT = TRAININGS
+PS, SYNC, FIT, FEED = TRAININGS
 
 
 def test_by_default_everything_is_trained() -> None:
@@ -25,6 +25,14 @@ def test_the_accident_needs_a_parameter_server() -> None:
     assert parse(["--kill-parameter-server-parent"]).only == "ps"
     with pytest.raises(SystemExit):
         parse(["--kill-parameter-server-parent", "--only", "sync"])
+
+
+def test_the_smaller_accident_needs_synchronous_workers() -> None:
+    assert parse(["--kill-worker"]).only == "sync"
+    with pytest.raises(SystemExit):
+        parse(["--kill-worker", "--only", "ps"])
+    with pytest.raises(SystemExit):
+        parse(["--kill-worker", "--kill-parameter-server-parent"])
 
 
 @pytest.mark.parametrize("steps", ["0", "-1", "many"])

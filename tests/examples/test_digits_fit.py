@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from examples.digits_fit import follow, save_checkpoint
@@ -33,6 +34,9 @@ class FakeContext:
         if self._acts:
             self._acts.pop(0)()
         return self.should_stop
+
+    def section(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def report_progress(self, step: int, accuracy: float) -> None:
         self.reported.append((step, accuracy))

@@ -7,19 +7,19 @@ import asyncio
 import pytest
 
 from coordinator.core.gpu import NO_GPUS, GpuOffer, LeaseToken
+from coordinator.core.log_values import LogChunk, ReadLog
 from coordinator.core.model import (
     Endpoint,
     ExecutorInfo,
     IncarnationId,
-    LogChunk,
     MemberId,
-    ReadLog,
     Roles,
     RunId,
     RunSpec,
 )
 from coordinator.member_client import ClaimGpus, InspectGpus, ReservationClient, Start, Stop
-from executor_agent.attendance import Membership, MustStop, Report
+from executor_agent.attendance import Membership, MustStop
+from executor_agent.member_reports import Report
 
 WORKER = MemberId.parse("worker:0")
 EXECUTOR = ExecutorInfo("executor-host", boot_id="boot", pid=1)
@@ -40,6 +40,7 @@ class Member:
         client: ReservationClient | None = None,
         connect_timeout: float = 20.0,
         gpus: GpuOffer = NO_GPUS,
+        predecessor: str = "",
     ) -> None:
         self.run_id = run_id
         self.incarnation = IncarnationId("attempt-1")
@@ -47,6 +48,7 @@ class Member:
         self.stops: asyncio.Queue[Stop] = asyncio.Queue()
         self.about_gpus: asyncio.Queue[InspectGpus | ClaimGpus] = asyncio.Queue()
         self.leases: list[LeaseToken] = []
+        self.reserved = asyncio.Event()
         self.log: bytes | None = None
         self.client = client or ReservationClient(address, token)
         self.membership = Membership(
@@ -59,6 +61,8 @@ class Member:
             read_log=self._read_log,
             on_gpus=self.about_gpus.put_nowait,
             leases=lambda: self.leases,
+            on_reserved=self.reserved.set,
+            predecessor=predecessor,
         )
         self.running = asyncio.create_task(self.membership.run(EXECUTOR, ENDPOINT, gpus))
 

@@ -25,14 +25,7 @@ from coordinator.core.model import (
 )
 from coordinator.member_client import Attendance, Reservation, ReservationClient
 from coordinator.testing import COMPLETED, Serving, serving
-from executor_agent.attendance import (
-    Ended,
-    Entered,
-    Leaving,
-    Progressed,
-    Ready,
-    report_from,
-)
+from executor_agent.member_reports import Ended, Entered, Leaving, Progressed, Ready, report_from
 from tests.integration.line import Line, line_to
 from tests.integration.membership import HURRIED, UNHURRIED, Member
 

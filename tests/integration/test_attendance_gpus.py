@@ -13,7 +13,7 @@ from coordinator.core.gpu import GpuOffer, GpuSight, LeaseToken
 from coordinator.core.model import MemberPhase, Roles, RunId, RunView
 from coordinator.member_client import ClaimGpus, InspectGpus
 from coordinator.testing import Serving, serving
-from executor_agent.attendance import Claimed, Entered, Inspected, Progressed, Ready
+from executor_agent.member_reports import Claimed, Entered, Inspected, Progressed, Ready
 from tests.integration.membership import UNHURRIED, Member
 
 pytestmark = pytest.mark.timeout(60)

@@ -31,7 +31,7 @@ def test_a_stop_before_the_start_ends_at_once_without_an_outcome(tmp_path: Path)
         member.expect("ready")
         member.stop()
         assert member.wait(20) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["member.log"]
+    assert {path.name for path in tmp_path.iterdir()} == {"member.log", "stacks"}
 
 
 def test_a_stop_during_the_preload_does_not_wait_for_it(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from coordinator.client import RunClient
 from coordinator.core.errors import LogUnavailable
-from coordinator.core.model import LogChunk, MemberPhase, RunId
+from coordinator.core.log_values import LogChunk
+from coordinator.core.model import MemberPhase, RunId
 from coordinator.testing import Serving, serving
-from executor_agent.attendance import Ready
+from executor_agent.member_reports import Ready
 from tests.integration.membership import UNHURRIED, WORKER, Member
 
 pytestmark = pytest.mark.timeout(60)

@@ -6,7 +6,7 @@ Spark takes the row of the attempt that returns first and kills the other one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,7 +57,9 @@ class Attempts:
 
 
 @asynccontextmanager
-async def two_attempts() -> AsyncIterator[Attempts]:
+async def two_attempts(
+    predecessor: Callable[[FakeExecutor], str] = lambda first: "",
+) -> AsyncIterator[Attempts]:
     async with serving() as coordinator:
         run_id = coordinator.create_run(UNHURRIED)
         address, token = coordinator.address, coordinator.token
@@ -65,7 +67,7 @@ async def two_attempts() -> AsyncIterator[Attempts]:
             await first.reserve()
             await first.attend(beating=False)
             client = ImpatientClient(address, token)
-            second = Member(address, token, run_id, client=client)
+            second = Member(address, token, run_id, client=client, predecessor=predecessor(first))
             try:
                 await client.asked_again.wait()
                 assert not any(answer.is_granted for answer in client.answers)
@@ -134,3 +136,27 @@ async def test_who_never_stood_by_gives_up_at_once(monkeypatch: pytest.MonkeyPat
             assert "nothing to join" in await late.must_stop()
         finally:
             await late.close()
+
+
+async def test_who_stood_by_for_its_own_predecessor_leaves_nothing_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both are attempts of one Spark task, which returns one row; for an attempt of another task it
+    is as ever."""
+    monkeypatch.setattr(attendance, "_YIELDING_SECONDS", 1000.0)
+    async with two_attempts(lambda first: first.incarnation) as attempts:
+        await complete(attempts.first)
+        assert "nothing to join" in await attempts.second.must_stop()
+    async with two_attempts(lambda first: f"{first.incarnation}-of-another-task") as attempts:
+        await complete(attempts.first)
+        await attempts.client.told_that_it_is_over.wait()
+        done, _ = await asyncio.wait((attempts.second.running,), timeout=0.2)
+        assert not done
+
+
+async def test_a_slot_that_is_granted_is_told_once() -> None:
+    async with two_attempts() as attempts:
+        assert not attempts.second.reserved.is_set()
+        await attempts.first.end(PREEMPTED)
+        await attempts.second.reserved.wait()
+        assert attempts.second.membership.is_reserved

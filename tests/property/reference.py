@@ -21,6 +21,7 @@ from coordinator.core.model import (
 )
 
 OPEN = (RunPhase.FORMING, RunPhase.RUNNING)
+AT_WORK = (RunPhase.RUNNING, RunPhase.RESTARTING)
 
 
 class End(NamedTuple):
@@ -39,13 +40,17 @@ class Reference:
         self.holder: dict[MemberId, IncarnationId] = {}
         self.past: set[tuple[MemberId, IncarnationId]] = set()
         self.heard_at: dict[MemberId, float] = {}
+        self.step = 0
+        self._begin_generation()
+
+    def _begin_generation(self) -> None:
         self.leave_by: dict[MemberId, float] = {}
         self.completed: set[MemberId] = set()
         self.ends: list[End] = []
         self.fate: RunPhase | None = None
         self.is_decided = False  # by Spark's word on a task that nobody spoke for
         self.first_end_at = float("inf")
-        self.step = 0
+        self.had_culprit = False  # whose end was the beginning of the end
 
     def answer(self, event: events.Event, run: RunView) -> type[object]:
         """What a claim, or a word from a member, must be answered with."""
@@ -57,13 +62,17 @@ class Reference:
             return tuple if holds else errors.StaleIncarnation
         if before is None:
             return errors.InvalidReservation
-        if run.phase not in OPEN and (holds or not before.phase.is_live):
+        restarts = run.phase is RunPhase.RESTARTING
+        if run.phase not in OPEN and not restarts and (holds or not before.phase.is_live):
             return errors.RunOver
         if holds and (before.phase.is_live or before.phase is MemberPhase.LOST):
             return effects.Granted
         if (before.id, event.incarnation) in self.past:
             return errors.StaleIncarnation
         vacant = before.phase in (MemberPhase.EXPECTED, MemberPhase.FENCED)
+        if run.phase is RunPhase.RUNNING and before.phase is MemberPhase.EXPECTED:
+            is_known = before.endpoint is not None and before.endpoint.port == event.endpoint.port
+            return effects.Granted if is_known else effects.StandBy
         return effects.Granted if vacant and run.phase is RunPhase.FORMING else effects.StandBy
 
     def pause(self, seconds: float) -> None:
@@ -91,16 +100,27 @@ class Reference:
         if before.phase.is_terminal:
             assert after == before, "a terminal run never changes"
             return
-        assert after.phase is not RunPhase.FORMING or before.phase is RunPhase.FORMING
+        assert after.restart_count >= before.restart_count
         self._take_in(event, before, now)
+        if after.phase is RunPhase.FORMING and before.phase is not RunPhase.FORMING:
+            self._judge_reform(before, after)
+            return
         for old, new in zip(before.members, after.members, strict=True):
             self._judge_member(old, new, before, now)
         self._judge_fate(event, before, after)
         self._judge_commands(after, done, now)
         if after.settled:
             self._judge_verdict(before, after)
-        if after.phase is not RunPhase.FORMING and all(m.phase.has_ended for m in after.members):
+        is_over = after.phase not in (RunPhase.FORMING, RunPhase.RESTARTING)
+        if is_over and all(m.phase.has_ended for m in after.members):
             assert after.phase.is_terminal, "all members have ended, the run has not"
+
+    def _judge_reform(self, before: RunView, after: RunView) -> None:
+        assert before.phase in AT_WORK
+        assert 0 < after.restart_count <= before.restart_count + 1
+        assert after.generation == before.generation, "it grows when the gang starts"
+        assert {member.phase for member in after.members} == {MemberPhase.EXPECTED}
+        self._begin_generation()
 
     def _take_in(self, event: events.Event, before: RunView, now: float) -> None:
         slot = getattr(event, "member", None)
@@ -160,6 +180,8 @@ class Reference:
             asked = isinstance(event, events.StopRequested | events.OwnerLost)
             well = RunPhase.SUCCEEDED if complete else RunPhase.FAILED
             self.fate = RunPhase.CANCELLED if asked else well
+            self.had_culprit = bool(self.ends)
+            assert after.phase is not RunPhase.RESTARTING or self.fate is RunPhase.FAILED
             if isinstance(event, events.TimePassed) and after.failure is not None:
                 waits = before.phase is RunPhase.FORMING or any(
                     member.phase is MemberPhase.STARTING for member in before.members
@@ -171,6 +193,11 @@ class Reference:
                 for new in after.members:
                     if new.phase.has_ended or new.phase is MemberPhase.LOST:
                         self._end(new, self.step + (new.id != culprit) / 2)
+        elif before.phase is RunPhase.RESTARTING and after.phase is not RunPhase.RESTARTING:
+            if isinstance(event, events.StopRequested | events.OwnerLost):
+                self.fate = RunPhase.CANCELLED
+            else:
+                assert after.failure is not None, "given up without a reason"
         else:
             assert not (complete and after.phase in OPEN), "complete, and goes on"
         if after.phase.is_terminal:
@@ -195,7 +222,7 @@ class Reference:
             for earlier in completion.STOP_STAGES[: completion.STOP_STAGES.index(stage)]:
                 live = [m for m in after.members if m.id.role in earlier and m.phase.is_live]
                 assert not live, f"{stop.member} is told to stop before {live}"
-            if self.fate is RunPhase.FAILED and after.failure is None:
+            if self.fate is RunPhase.FAILED and after.failure is None and self.had_culprit:
                 waited = now >= self.first_end_at + after.spec.liveness_ttl
                 assert waited or not all(end.is_bystander for end in self.ends), "too early"
             by = now + stop.grace + STOP_BOUND

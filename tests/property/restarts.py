@@ -21,13 +21,16 @@ VOLATILE = {
     "LeaseBook": {"_ledger", "_deadlines", "_effects"},
     "Requests": {"_ledger"},
     "Entry": {"_ledger", "renewed_at"},
-    "Run": {"_ledger"},
-    "Member": {"_ledger", "last_heard_at"},
+    "Run": {"_ledger", "_late", "_unanswered", "_blame_at"},
+    "Restarts": {"_ledger"},
+    "Member": {"_ledger", "last_heard_at", "progress_at", "stack"},
     "Gang": {"_ledger"},
     "GangLeases": {"_ledger", "_inspected"},
     "Ending": {"_ledger"},
     "OwnerClock": {"_sessions", "deadline"},
+    "Holdout": {"_at"},
     "SilenceWatch": {"next_at"},
+    "StallWatch": {"next_at"},
 }
 """What nobody needs after a restart, or what follows from the rest. All other attributes there are
 must come back, also those that somebody adds to a class tomorrow."""
@@ -78,7 +81,9 @@ def picture(thing: Any, now: float, seen: set[int] | None = None) -> Any:
         return thing
     if isinstance(thing, Mapping):
         return {key: picture(value, now, seen) for key, value in thing.items()}
-    if isinstance(thing, list | tuple | set | frozenset):
+    if isinstance(thing, set | frozenset):  # equal ones may be gone through in another order
+        return sorted((picture(each, now, seen) for each in thing), key=repr)
+    if isinstance(thing, list | tuple):
         return [picture(each, now, seen) for each in thing]
     if id(thing) in seen:
         return f"the {type(thing).__name__} of above"

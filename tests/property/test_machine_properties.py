@@ -6,12 +6,10 @@ HYPOTHESIS_PROFILE=thorough looks much longer, and elsewhere each time.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,9 +19,7 @@ from hypothesis.stateful import (
 )
 
 from coordinator.core import effects, events
-from coordinator.core.durable import COME_BACK
 from coordinator.core.errors import TfleaseError
-from coordinator.core.liveness import STOP_BOUND
 from coordinator.core.machine import Machine
 from coordinator.core.model import (
     Cause,
@@ -33,8 +29,6 @@ from coordinator.core.model import (
     IncarnationId,
     MemberId,
     MemberPhase,
-    Role,
-    Roles,
     RunId,
     RunPhase,
     RunSpec,
@@ -44,41 +38,19 @@ from coordinator.core.model import (
 )
 from tests.property.reference import Reference
 from tests.property.restarts import Disk, restarted
-
-LIVENESS_TTL, FENCE_TIMEOUT, RESERVATION_TIMEOUT, MAX_GRACE = 4.0, 12.0, 60.0, 8.0
-TIME_TO_END = COME_BACK + 3 * (MAX_GRACE + STOP_BOUND) + FENCE_TIMEOUT + STOP_BOUND
-"""The search for the culprit, or else what a restart adds to it; three stages, and a fence."""
-
-NEVER = float("inf")
-REPORTED = [  # the others are Spark's word, and the coordinator's own
-    cause for cause in Cause if cause not in (Cause.TASK_FAILED, Cause.GANG_INCOMPLETE)
-]
-
-roles = st.builds(
-    Roles,
-    chief=st.integers(0, 1),
-    worker=st.integers(0, 2),
-    ps=st.integers(0, 1),
-    evaluator=st.integers(0, 1),
-).filter(lambda asked: asked.chief + asked.worker > 0)
-pick = st.integers(0, 1000)
-"""An index into what there is at that moment."""
-attempts = st.integers(0, 3)
-"""0: whoever holds the slot."""
-seconds = st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.5, 2.5, 4.0, 10.0, 30.0, 200.0])
-graces = st.sampled_from([0.0, 5.0])
-
-
-def spec_of(asked: Roles, grace: float, counting: Role | None) -> RunSpec:
-    return RunSpec(
-        roles=asked,
-        reservation_timeout=RESERVATION_TIMEOUT,
-        liveness_ttl=LIVENESS_TTL,
-        fence_timeout=FENCE_TIMEOUT,
-        beat_interval=1.0,
-        grace={Role.CHIEF: MAX_GRACE, Role.WORKER: grace, Role.EVALUATOR: 1.0, Role.PS: 0.0},
-        completion=frozenset({counting}) if counting and asked.count(counting) else frozenset(),
-    )
+from tests.property.run_histories import (
+    LIVENESS_TTL,
+    NEVER,
+    REPORTED,
+    RESERVATION_TIMEOUT,
+    SETTINGS,
+    TIME_TO_END,
+    TIME_TO_RESTART,
+    attempts,
+    pick,
+    seconds,
+    specs,
+)
 
 
 class Runs(RuleBasedStateMachine):
@@ -163,33 +135,34 @@ class Runs(RuleBasedStateMachine):
     def attempt(self, run_id: RunId, slot: MemberId, number: int) -> IncarnationId:
         return IncarnationId(f"{run_id}/{slot}/{number}")
 
-    def claim(self, run_id: RunId, slot: MemberId, incarnation: IncarnationId) -> None:
+    def claim(
+        self,
+        run_id: RunId,
+        slot: MemberId,
+        incarnation: IncarnationId,
+        known: Endpoint | None = None,
+    ) -> None:
         number = sum(map(ord, incarnation)) * 1000 + slot.index * 10 + len(slot.role.value)
         executor = ExecutorInfo(hostname="host", boot_id="boot", pid=1)
-        endpoint = Endpoint("10.0.0.1", number)
+        endpoint = known or Endpoint("10.0.0.1", number)
         self.feed(events.ReservationRequested(run_id, slot, incarnation, executor, endpoint))
 
     # -- rules -----------------------------------------------------------------------------
 
-    @initialize(asked=roles, grace=graces, at_work=st.booleans())
-    def first_run(self, asked: Roles, grace: float, at_work: bool) -> None:
-        self.create(asked, grace, None, at_work)
+    @initialize(spec=specs, at_work=st.booleans())
+    def first_run(self, spec: RunSpec, at_work: bool) -> None:
+        self.create(spec, at_work)
         self.is_written()
 
     @precondition(lambda self: len(self.references) < 8 and self.open_runs() < 3)
-    @rule(
-        asked=roles,
-        grace=graces,
-        counting=st.sampled_from([None, Role.CHIEF, Role.WORKER]),
-        at_work=st.booleans(),
-    )
-    def another_run(self, asked: Roles, grace: float, counting: Role | None, at_work: bool) -> None:
-        self.create(asked, grace, counting, at_work)
+    @rule(spec=specs, at_work=st.booleans())
+    def another_run(self, spec: RunSpec, at_work: bool) -> None:
+        self.create(spec, at_work)
 
-    def create(self, asked: Roles, grace: float, counting: Role | None, at_work: bool) -> None:
+    def create(self, spec: RunSpec, at_work: bool) -> None:
         run_id = RunId(f"run{len(self.references)}")
         self.references[run_id] = Reference()
-        self.feed(events.RunCreated(run_id, spec_of(asked, grace, counting)))
+        self.feed(events.RunCreated(run_id, spec))
         if at_work:
             self.get_ready(self.views()[run_id], leave_out=-1)
             self.enter_main(self.views()[run_id])
@@ -251,11 +224,37 @@ class Runs(RuleBasedStateMachine):
     def enter_main(self, run: RunView) -> None:
         for member in run.members:
             if member.phase is MemberPhase.STARTING and member.incarnation is not None:
-                self.feed(events.MainEntered(run.run_id, member.id, member.incarnation, 1))
+                who = run.run_id, member.id, member.incarnation
+                self.feed(events.MainEntered(*who, run.generation))
 
-    @rule(index=pick, attempt=attempts, generation=st.integers(0, 2), step=st.just(5))
-    def progress(self, index: int, attempt: int, generation: int, step: int) -> None:
-        self.feed(events.ProgressMade(*self.speaker(index, attempt), generation, step))
+    @rule(index=pick)
+    def a_whole_generation_starts(self, index: int) -> None:
+        run = self.run_at(index)
+        self.get_ready(run, leave_out=-1)
+        self.enter_main(self.views()[run.run_id])
+
+    @rule(index=pick, attempt=attempts, offset=st.integers(-1, 1), step=st.integers(0, 9))
+    def progress(self, index: int, attempt: int, offset: int, step: int) -> None:
+        who = self.speaker(index, attempt)
+        generation = max(0, self.views()[who[0]].generation + offset)
+        self.feed(events.ProgressMade(*who, generation, step))
+
+    @rule(index=pick)
+    def a_worker_comes_back_at_its_address(self, index: int) -> None:
+        run_id, slot, _ = self.speaker(index, 1)
+        known = next(m.endpoint for m in self.views()[run_id].members if m.id == slot)
+        self.fresh += 1
+        self.claim(run_id, slot, self.attempt(run_id, slot, self.fresh), known)
+
+    @rule(index=pick)
+    def all_that_are_told_to_stop_do(self, index: int) -> None:
+        run = self.run_at(index)
+        if run.phase in (RunPhase.RESTARTING, RunPhase.STOPPING):
+            for member in run.members:
+                if member.phase.is_live and member.incarnation is not None:
+                    who = run.run_id, member.id, member.incarnation
+                    report = ExitReport(Cause.STOPPED)
+                    self.feed(events.ProcessEnded(*who, run.generation, report))
 
     @rule(
         index=pick,
@@ -358,7 +357,9 @@ class Runs(RuleBasedStateMachine):
         runs, now = copy.deepcopy(self.machine), self.now
         views = self.views().values()
         is_open = any(view.phase in (RunPhase.FORMING, RunPhase.RUNNING) for view in views)
+        may_restart = any(view.spec.restart.is_enabled for view in views)
         bound = now + TIME_TO_END + (RESERVATION_TIMEOUT if is_open else 0.0)
+        bound += TIME_TO_RESTART * may_restart
         while (deadline := runs.next_deadline()) < NEVER:
             assert deadline <= bound, "this wait is too long"
             now = max(now, deadline)
@@ -371,7 +372,7 @@ class Runs(RuleBasedStateMachine):
         if not self.references:
             return
         self.it_would_end_in_silence()
-        until = self.now + RESERVATION_TIMEOUT + TIME_TO_END
+        until = self.now + RESERVATION_TIMEOUT + TIME_TO_END + TIME_TO_RESTART
         while self.now < until:
             self.now += LIVENESS_TTL - 1.0
             self.beat_all()
@@ -384,16 +385,5 @@ class Runs(RuleBasedStateMachine):
                 assert MemberPhase.RUNNING in phases
 
 
-IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-
 TestRuns = pytest.mark.slow(Runs.TestCase)
-TestRuns.settings = settings(
-    deadline=None,
-    derandomize=not IS_THOROUGH,
-    database=None,
-    max_examples=4000 if IS_THOROUGH else 350,
-    stateful_step_count=60 if IS_THOROUGH else 40,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    report_multiple_bugs=False,
-    print_blob=IS_THOROUGH,
-)
+TestRuns.settings = SETTINGS

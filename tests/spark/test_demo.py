@@ -35,17 +35,19 @@ def accuracies(text: str) -> list[float]:
     return [float(found) for found in re.findall(r"accuracy on held-out images: (0\.\d+)", text)]
 
 
-def test_the_demo_trains_good_models_in_three_ways_and_leaves_nothing_behind() -> None:
-    """Parameter server; two synchronous workers without a chief; chief, worker and evaluator. The
-    saved models are judged in a new process. E6: the evaluator misses no checkpoint."""
+def test_the_demo_trains_good_models_in_four_ways_and_leaves_nothing_behind() -> None:
+    """Parameter server; two synchronous workers without a chief; chief, worker and evaluator; two
+    workers that Spark feeds. The saved models are judged in a new process. E6: the evaluator misses
+    no checkpoint."""
     text = demo("--steps", "500")
-    assert len(accuracies(text)) == 3
+    assert len(accuracies(text)) == 4
     assert min(accuracies(text)) >= 0.93
     assert "the weights of all 2 workers are the same" in text
+    assert "feed 'input': 35,925 rows" in text, "25 epochs of 1,437 images"
     [curve] = re.findall(r"the evaluator judged 5 checkpoints: (.*)", text)
     judged = re.findall(r"(0\.\d+) at step (\d+)", curve)
     assert [int(step) for _, step in judged] == [100, 200, 300, 400, 500]
-    assert float(judged[-1][0]) == pytest.approx(accuracies(text)[-1], abs=1e-4)
+    assert float(judged[-1][0]) == pytest.approx(accuracies(text)[2], abs=1e-4)
     for line in ("chief, 2 workers, ps", "2 workers", "chief, worker, evaluator"):
         assert re.search(rf"│ {line} +│ +\d+\.\d │ +\d+\.\d │ +\d+\.\d │", text), line
     assert "\nprocesses left behind: 0\n" in text

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from coordinator import (
-    FeatureUnavailable,
-    InputMode,
     InvalidRun,
     NotEnoughSlots,
     ReservationTimeout,
@@ -180,11 +178,7 @@ def test_a_stopped_session_is_refused(spark: Any) -> None:
         ({"roles": {"chief": 2}}, InvalidRun, "one chief"),
         ({"roles": {"worker": "2"}}, InvalidRun, "must be an int"),
         ({"roles": Roles(worker=1), "gpus": {"ps": 1}}, InvalidRun, "gpus names ps"),
-        (
-            {"roles": Roles(worker=1), "input_mode": InputMode.SPARK},
-            FeatureUnavailable,
-            "feeding from Spark",
-        ),
+        ({"roles": Roles(worker=1), "input_mode": "spark"}, InvalidRun, "an InputMode"),
         ({"roles": Roles(worker=1), "grace": {"boss": 1}}, InvalidRun, "unknown role 'boss'"),
         ({"roles": Roles(worker=1), "grace": {"worker": 1e9}}, InvalidRun, "not in 0"),
         ({"roles": Roles(worker=1), "completion": ("ps",)}, InvalidRun, "no members"),

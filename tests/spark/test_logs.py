@@ -39,6 +39,41 @@ def test_the_driver_reads_the_log_of_a_running_member_and_of_one_that_has_ended(
     assert "worker 0 speaks" in cluster.logs("worker:0"), "also when nobody is left to ask"
 
 
+def print_much(gate: str, ctx: Any) -> None:
+    for number in range(20_000):
+        print(f"line {number} of {ctx.task_index}")
+    print("all is printed", flush=True)
+    while not Path(gate).exists() and not ctx.wait_for_stop(0.05):
+        pass
+    print("the end")
+
+
+def test_the_driver_follows_what_members_print(
+    spark: Any, gate: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every line, in order, and the run's end is the end of it; on standard error, too."""
+    roles = Roles(worker=2)
+    with TFCluster.run(
+        spark, print_much, str(gate), roles=roles, preload=(), progress=False, show_logs=True
+    ) as cluster:
+        found = []
+        waiting = {f"[worker:{worker}] all is printed" for worker in (0, 1)}
+        for line in cluster.logs(follow=True):
+            found.append(line)
+            waiting.discard(line)
+            if not waiting:
+                gate.touch()
+        assert cluster.status().phase.is_terminal
+    shown = capfd.readouterr().err.splitlines()
+    assert not [line for line in found if line.startswith("[tflease]")]
+    for worker in (0, 1):
+        name = f"[worker:{worker}]"
+        printed = [f"{name} line {number} of {worker}" for number in range(20_000)]
+        of_it = [line for line in found if line.startswith(name)]
+        assert of_it[-20_002:] == [*printed, f"{name} all is printed", f"{name} the end"]
+        assert f"{name} the end" in shown
+
+
 def test_the_executors_stderr_has_it_with_the_members_name_in_front(spark: Any, gate: Path) -> None:
     """There too, where Spark's own page shows it."""
     gate.touch()

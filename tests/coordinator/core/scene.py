@@ -29,6 +29,7 @@ from coordinator.core.model import (
     Slots,
     TaskState,
 )
+from coordinator.core.stall_timeouts import Section
 from tests.property.restarts import Disk, restarted
 
 RUN = RunId("run-1")
@@ -150,10 +151,15 @@ class Scene:
         return self.handle(events.StopRequested(self.run_id, reason, grace))
 
     def scheduling(
-        self, slots: Slots | None = None, tasks: Mapping[str, TaskState] | None = None
+        self,
+        slots: Slots | None = None,
+        tasks: Mapping[str, TaskState] | None = None,
+        restarts: int | None = None,
     ) -> tuple[Effect, ...]:
+        """``restarts``: of which the driver knows; by default of all."""
         by_id = {slot(name): state for name, state in (tasks or {}).items()}
-        return self.handle(events.SchedulingReported(self.run_id, slots or Slots(), by_id))
+        known = self.view.restart_count if restarts is None else restarts
+        return self.handle(events.SchedulingReported(self.run_id, slots or Slots(), by_id, known))
 
     def take_slots(self, *which: str) -> None:
         """Reserved, but not ready."""
@@ -167,6 +173,28 @@ class Scene:
             self.ready(one)
         for one in self.slots if enter else ():
             self.enter(one)
+
+    def form_again(self, *, enter: bool = True) -> None:
+        """The next generation, of new attempts."""
+        for one in self.slots:
+            self.another_attempt(one)
+        self.form(enter=enter)
+
+    def another_attempt(self, which: str | MemberId) -> None:
+        """From now on it speaks for the slot."""
+        number = int(self.attempt(which).rpartition("/")[2]) + 1
+        self.attempts[slot(which)] = IncarnationId(f"{which}/{number}")
+
+    def stop_all(self, *but: str) -> None:
+        """Everybody that is still there obeys."""
+        for one in self.slots:
+            if self.member(one).phase.is_live and str(one) not in but:
+                self.end(one, Cause.STOPPED)
+
+    def step(
+        self, which: str | MemberId, step: int, section: Section = Section.STEP, **metrics: float
+    ) -> tuple[Effect, ...]:
+        return self.say(events.ProgressMade, which, self.view.generation, step, metrics, section)
 
     def wait(self, seconds: float, beating: Iterable[str] | None = None) -> list[Effect]:
         """Time goes by from deadline to deadline; ``beating``: who beats (default: all that are

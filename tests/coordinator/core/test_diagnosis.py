@@ -113,3 +113,13 @@ def test_a_stopping_run_names_who_is_still_there_and_whose_fence_is_awaited() ->
     scene.end("worker:2", Cause.STOPPED)
     assert headline(scene) == "failed"
     assert scene.view.diagnosis == ()
+
+
+def test_who_fetches_files_and_how_much_has_come() -> None:
+    scene = Scene(Roles(worker=2))
+    scene.form()
+    come = {"fetch/bytes": 120e6, "fetch/total_bytes": 300e6}
+    scene.say(events.ProgressMade, "worker:1", 1, 0, come)
+    assert headline(scene) == "2 of 2 members running, worker:1 fetched 120 of 300 MB"
+    scene.say(events.ProgressMade, "worker:1", 1, 0, {**come, "fetch/bytes": 300e6})
+    assert headline(scene) == "2 of 2 members running"

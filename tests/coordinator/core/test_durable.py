@@ -24,6 +24,7 @@ from coordinator.core.model import (
     RunPhase,
     RunSpec,
 )
+from coordinator.core.policy import RestartPolicy
 from tests.coordinator.core.gpu_scene import GpuScene, busy, claims, free, request
 from tests.coordinator.core.scene import Scene, told_to_stop
 from tests.property.restarts import Disk, restarted
@@ -174,6 +175,21 @@ def test_a_wall_clock_that_was_set_back_makes_no_wait_longer() -> None:
     scene.disk.write(scene.machine)
     machine = Machine.restore("book", scene.disk.records(), 0.0, -100_000.0)
     assert machine.next_deadline() == 60.0
+
+
+def test_the_backoff_of_a_restart_is_a_pause_that_goes_on_while_the_coordinator_is_away() -> None:
+    """Unlike a deadline, nobody can miss it: it is no reason to wait any longer."""
+    scene = Scene(Roles(worker=1), restart=RestartPolicy(2, backoff=8.0))
+    scene.form()
+    for _ in range(2):
+        scene.end("worker:0", Cause.KILLED_BY_SIGNAL)
+        if scene.phase is RunPhase.FORMING:
+            scene.form_again()
+    assert scene.phase is RunPhase.RESTARTING
+    restart(scene, away=7.0)
+    assert scene.phase is RunPhase.RESTARTING
+    scene.wait(1.0)
+    assert scene.phase is RunPhase.FORMING
 
 
 def test_the_owner_has_its_full_time_again() -> None:

@@ -14,7 +14,7 @@ KEPT = 5
 
 @pytest.fixture(autouse=True)
 def _few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_requests, "_KEPT", KEPT)
+    monkeypatch.setattr(lease_requests, "KEPT_OVER", KEPT)
 
 
 def forget_all_that_is_over(scene: GpuScene) -> None:

@@ -63,7 +63,13 @@ def test_only_a_fence_or_the_end_of_the_task_frees_a_slot_for_another() -> None:
     reserving = {source for source, t in MEMBER_TRANSITIONS if t is MemberTrigger.RESERVE}
     assert reserving == vacant
     freeing = {t for (_, t), target in MEMBER_TRANSITIONS.items() if target in vacant}
-    assert freeing == {MemberTrigger.FENCE, MemberTrigger.VACATE}
+    assert freeing == {
+        MemberTrigger.FENCE,
+        MemberTrigger.VACATE,
+        MemberTrigger.RENEW,
+    }
+    renewed = {source for source, t in MEMBER_TRANSITIONS if t is MemberTrigger.RENEW}
+    assert renewed == {phase for phase in MemberPhase if phase.has_ended}, "proven gone, or fenced"
 
 
 def test_every_trigger_is_used() -> None:

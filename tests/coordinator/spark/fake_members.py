@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -31,11 +32,26 @@ def member_of(job: Job) -> MemberId:
     return MemberId.parse(job.task.members[0])
 
 
-def playing(script: Script, address: str = "") -> Callable[[Job], list[Row]]:
+def playing(
+    script: Script, address: str = "", gate: threading.Event | None = None
+) -> Callable[[Job], list[Row]]:
     """A job that is a member with this behaviour; one that hangs is gone when it is cancelled.
-    ``address``: another way to the coordinator than the one that its task was told."""
+    ``address``: another way to the coordinator than the one that its task was told. ``gate``: its
+    ``main_fun`` returns when this is set."""
+
+    async def open_at(gate: threading.Event, opened: asyncio.Event) -> None:
+        await asyncio.to_thread(gate.wait, 60)
+        opened.set()
 
     async def play(job: Job) -> Row:
+        opened = asyncio.Event()
+        if gate is None:
+            return await live(job, script)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(open_at(gate, opened))
+            return await live(job, replace(script, works_until=opened))
+
+    async def live(job: Job, script: Script) -> Row:
         task = job.task
         async with FakeExecutor(
             address or task.coordinator,

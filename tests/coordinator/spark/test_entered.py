@@ -57,3 +57,14 @@ def test_all_have_entered_when_none_is_starting_any_more() -> None:
     assert not _all_entered(run_of(RunPhase.RUNNING, 1, running, starting))
     assert _all_entered(run_of(RunPhase.RUNNING, 1, running, running))
     assert _all_entered(run_of(RunPhase.RUNNING, 1, running, MemberPhase.EXITED)), "quickly done"
+
+
+def test_a_gang_that_starts_again_has_not_entered_yet() -> None:
+    running, starting = MemberPhase.RUNNING, MemberPhase.STARTING
+    expected, ended = MemberPhase.EXPECTED, MemberPhase.EXITED
+    assert not _all_entered(run_of(RunPhase.RESTARTING, 1, ended, ended))
+    assert not _all_entered(run_of(RunPhase.FORMING, 1, expected, expected))
+    assert not _all_entered(run_of(RunPhase.RUNNING, 2, running, starting))
+    assert not _all_entered(run_of(RunPhase.RUNNING, 1, running, expected)), "one comes back alone"
+    assert _all_entered(run_of(RunPhase.RUNNING, 2, running, running))
+    assert _all_entered(run_of(RunPhase.STOPPING, 1, ended, expected)), "settled before long"

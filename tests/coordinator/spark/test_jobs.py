@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.core.model import Cause, ExitReport, MemberId, Proof
 from coordinator.spark.gateway import Profile
-from coordinator.spark.jobs import MemberJobs, MemberRow, explain
+from coordinator.spark.jobs import MemberJobs, MemberRow, Submitted, explain, is_cancellation
 from executor_agent.spark_task import MemberTask
 from tests.coordinator.spark.fake_spark import FakeSpark, Row
 
@@ -101,6 +101,21 @@ def test_of_an_exception_of_the_jvm_what_it_began_with_is_told() -> None:
         "failed Caused by: java.lang.RuntimeException: Stream '/files/examples.zip' was not found."
     )
     assert explain(RuntimeError("An error occurred while calling o1.x.")).startswith("An error")
+
+
+def test_of_an_exception_of_a_python_worker_the_last_line_is_told() -> None:
+    text = (
+        "An exception was thrown from the Python worker. Please see the stack trace below.\n"
+        'Traceback (most recent call last):\n  File "worker.py", line 1\n'
+        "ModuleNotFoundError: No module named 'psutil'\n"
+    )
+    assert "ModuleNotFoundError: No module named 'psutil'" in explain(RuntimeError(text))
+
+
+def test_without_a_cause_all_of_what_spark_says_is_told() -> None:
+    said = "SparkException: Lost task on " + "x" * 300 + ": ExecutorLostFailure"
+    text = f"An error occurred while calling o1.x.\n: {said}\n\tat org.apache.spark"
+    assert explain(RuntimeError(text)) == said
 
 
 class Heard:
@@ -249,3 +264,102 @@ def test_threads_of_jobs_end_with_them(heard: Heard) -> None:
         jobs.submit([WORKER], TASK.for_members(("worker:0",)))
     assert jobs.join(10)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("[SPARK_JOB_CANCELLED] Job 3 cancelled part of cancelled job tags x SQLSTATE", True),
+        ("An error occurred while calling o1.x.\n: org.X: Job 3 cancelled part of group x", True),
+        ("Job 3 cancelled because killed via the Web UI", True),
+        ("Job 7 cancelled because SparkContext was shut down", True),
+        ("(org.apache.spark.SparkSQLException) [OPERATION_CANCELED] Operation has been", True),
+        (LOST_FILE, False),
+        ("Job aborted due to stage failure: Task 0 failed: Job 3 cancelled", False),
+        ("Job aborted due to stage failure: ExecutorLostFailure\nJob 3 cancelled", False),
+        (PYTHON_TRACEBACK.format("No module named 'executor_agent'"), False),
+        ("", False),
+    ],
+)
+def test_a_job_that_was_cancelled_is_told_from_one_that_failed(text: str, expected: bool) -> None:
+    """O1: the one ends a run, the other may be answered with a new job. What a task has said counts
+    for nothing."""
+    assert is_cancellation(RuntimeError(text)) is expected
+
+
+def test_whoever_asks_hears_of_a_cancelled_job_apart(heard: Heard) -> None:
+    def work(job: Any) -> list[Row]:
+        raise RuntimeError("Job 3 cancelled part of cancelled job tags cell")
+
+    cancelled: list[MemberId] = []
+    jobs = MemberJobs(
+        FakeSpark(work), "run", "mnist", heard.rows.append, heard.failed,
+        lambda member, text: cancelled.append(member),
+    )  # fmt: skip
+    jobs.submit([WORKER], TASK)
+    assert jobs.join(10)
+    assert (cancelled, heard.failures) == ([WORKER], [])
+
+
+def test_a_member_s_second_job_has_a_tag_and_a_row_of_its_own(heard: Heard) -> None:
+    """What the first one returned is no result any more."""
+    rows = iter([Row("worker:0", "1", report=REPORT.to_json()), Row("worker:0", "2")])
+    spark = FakeSpark(lambda job: [next(rows)])
+    jobs = jobs_of(spark, heard)
+    task = TASK.for_members(("worker:0",))
+    assert jobs.submitted(WORKER) == Submitted(why="it returned nothing")
+    for restarts in (0, 1):
+        jobs.submit([WORKER], task, None, restarts)
+        assert jobs.join(10)
+    assert [job.tags[1] for job in spark.jobs] == [
+        "tflease-run-worker-0",
+        "tflease-run-worker-0-again-1",
+    ]
+    assert jobs.row(WORKER, "1") == heard.rows[0]
+    assert jobs.row(WORKER, "2") == jobs.row(WORKER) == heard.rows[1]
+    assert jobs.row(WORKER, "3") is None
+    found = jobs.submitted(WORKER, 1)
+    assert found == Submitted(1, True, frozenset({WORKER}), "it returned nothing")
+
+
+def test_a_member_of_a_shared_job_gets_one_of_its_own(heard: Heard) -> None:
+    """To cancel it must not reach the others."""
+    spark = FakeSpark()
+    jobs = jobs_of(spark, heard)
+    jobs.submit([WORKER, ANOTHER], TASK)
+    jobs.submit([WORKER], TASK, None, 1)
+    spark.wait_for_jobs(2)
+    assert not jobs.submitted(WORKER, 1).is_over
+    assert jobs.submitted(WORKER, 1).count == 1
+    jobs.cancel(WORKER)
+    assert sorted(job.cancelled.is_set() for job in spark.jobs) == [False, True]
+    assert jobs.job_of(ANOTHER) == {ANOTHER}
+    jobs.cancel()
+    assert jobs.join(10)
+
+
+def test_after_the_end_nothing_is_submitted(heard: Heard) -> None:
+    spark = FakeSpark()
+    jobs = jobs_of(spark, heard)
+    jobs.cancel()
+    jobs.submit([WORKER], TASK, None, 1)
+    assert jobs.join(10)
+    assert spark.jobs == []
+
+
+def test_the_job_that_lost_the_race_for_a_slot_is_cancelled_and_tells_nobody(heard: Heard) -> None:
+    """Its task would stand by, and hold a slot, for as long as the run lasts."""
+    spark = FakeSpark()
+    jobs = jobs_of(spark, heard)
+    task = TASK.for_members(("worker:0",))
+    jobs.submit([WORKER], task)
+    jobs.submit([WORKER], task, None, 1)
+    spark.wait_for_jobs(2)
+    assert sorted(job.task.submission for job in spark.jobs) == [0, 1]
+    jobs.keep_only(WORKER, "7-abcdef01-1.2")
+    first, second = sorted(spark.jobs, key=lambda job: job.task.submission)
+    assert (first.cancelled.is_set(), second.cancelled.is_set()) == (True, False)
+    jobs.cancel(WORKER)
+    assert second.cancelled.is_set()
+    assert jobs.join(10)
+    assert [member for member, _ in heard.failures] == [WORKER]

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from coordinator.core.access import ClientTls
-from coordinator.core.errors import FeatureUnavailable, InvalidRun
+from coordinator.core.errors import InvalidRun
 from coordinator.core.model import Role, Roles
+from coordinator.core.policy import RestartPolicy
+from coordinator.core.stall_timeouts import StallTimeouts
 from coordinator.spark.options import InputMode, Options
+from executor_agent.core.feed_values import FeedKey
 
 DEFAULTS: dict[str, Any] = {
     "roles": Roles(worker=1),
@@ -25,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "preload": ("tensorflow",),
     "env": None,
     "log_dir": None,
+    "tensorboard": False,
+    "show_logs": False,
     "model_dir": None,
     "bind": None,
     "progress": True,
@@ -38,6 +43,8 @@ DEFAULTS: dict[str, Any] = {
     "ports": None,
     "network": None,
     "anchor": "task",
+    "restart": None,
+    "stall_timeouts": None,
 }
 DAEMON = {"coordinator": "grpc://driver:7787"}
 SECURE = {"coordinator": "grpcs://driver:7787"}
@@ -150,7 +157,12 @@ def test_a_path_may_be_a_path() -> None:
         ({"network": "eth0"}, "network must be"),
         ({"network": 10}, "network must be"),
         ({"anchor": "job"}, 'anchor must be "task" or "executor"'),
-        ({"anchor": None}, "anchor must be"),
+        ({"anchor": 1}, "anchor must be"),
+        ({"restart": 3}, r"restart must be a RestartPolicy, such as RestartPolicy\(max_restarts=3"),
+        ({"stall_timeouts": 60}, r"stall_timeouts must be StallTimeouts\(\.\.\.\) or a mapping"),
+        ({"stall_timeouts": {"steps": 60}}, "names 'steps': sections are start, step, checkpoint"),
+        ({"stall_timeouts": {"step": 0}}, "the stall timeout of step must be a number of seconds"),
+        ({"stall_timeouts": {"step": "soon"}}, "the stall timeout of step must be a number"),
     ],
 )
 def test_nonsense_is_refused_by_name(changes: dict[str, Any], complaint: str) -> None:
@@ -164,17 +176,48 @@ def test_a_name_may_have_odd_characters(name: str) -> None:
     assert options(name=name).spec.name == name
 
 
-@pytest.mark.parametrize(
-    "changes, complaint",
-    [
-        ({"input_mode": InputMode.SPARK}, "feeding from Spark is not in this version"),
-    ],
-)
-def test_what_this_version_cannot_do_is_said_at_once(
-    changes: dict[str, Any], complaint: str
-) -> None:
-    with pytest.raises(FeatureUnavailable, match=complaint):
-        options(**changes)
+def test_members_that_spark_feeds_get_a_key_that_nobody_sees() -> None:
+    fed = options(input_mode=InputMode.SPARK)
+    assert fed.feed_key is not None
+    assert fed.feed_key != options(input_mode=InputMode.SPARK).feed_key, "each run has its own"
+    task = fed.task("run", "h:1", "token", b"", 1.0)
+    assert task.feed_key is not None
+    assert FeedKey.from_plain(task.feed_key) == fed.feed_key
+    assert "executor_agent.feed.server" in task.preload, "it loads what it needs while others come"
+    for secret in ("PRIVATE KEY", fed.feed_key.secret.hex(), repr(fed.feed_key.secret)):
+        assert secret not in repr(fed) + repr(task)
+
+
+def test_members_that_nobody_feeds_have_no_key() -> None:
+    task = options().task("run", "h:1", "token", b"", 1.0)
+    assert (task.feed_key, task.preload) == (None, ("tensorflow",))
+
+
+def test_without_a_policy_nothing_is_restarted() -> None:
+    task = options().task("run", "h:1", "token", b"", 1.0)
+    assert (options().spec.restart.max_restarts, task.restart_causes) == (0, ())
+
+
+def test_a_task_knows_after_what_it_starts_its_member_again() -> None:
+    """Not when the task itself goes, nor after what the policy does not answer."""
+    policy = RestartPolicy(on={"user exception": "restart", "stalled": "fail"})  # type: ignore[dict-item]
+    causes = options(restart=policy).task("run", "h:1", "token", b"", 1.0).restart_causes
+    assert {"user exception", "killed by signal", "out of memory"} <= set(causes)
+    assert not {"preempted", "stalled", "completed", "stopped"} & set(causes)
+
+
+def test_in_a_fed_run_no_worker_starts_again_alone() -> None:
+    policy = RestartPolicy(max_restarts=7)
+    assert options(restart=policy).spec.restart.alone
+    fed = options(restart=policy, input_mode=InputMode.SPARK).spec.restart
+    assert (fed.alone, fed.max_restarts) == (False, 7)
+
+
+def test_stall_timeouts_may_be_a_mapping_and_the_others_stay() -> None:
+    found = options(stall_timeouts={"step": "60", "checkpoint": None}).spec.stall
+    assert found == StallTimeouts(step=60.0, checkpoint=None)
+    assert options(stall_timeouts=found).spec.stall is found
+    assert options().spec.stall == StallTimeouts()
 
 
 def test_no_gpus_for_anybody_may_be_said() -> None:
@@ -344,7 +387,7 @@ def test_a_task_carries_what_members_need_and_shows_no_secret() -> None:
     )
     task = found.task("run", "driver:7077", "the token", b"the payload", 60.0)
     assert (task.members, task.run_id, task.coordinator) == ((), "run", "driver:7077")
-    assert (task.env, task.preload, task.log_dir) == ({"A": "B"}, ("json", "email.mime"), "/logs")
+    assert (task.env, task.preload, task.has_log_dir) == ({"A": "B"}, ("json", "email.mime"), True)
     assert (task.ports, task.network) == ((40000, 40100), "10.20.0.0/16")
     assert task.anchor == "executor"
     assert task.grace == {"chief": 5.0, "worker": 5.0, "evaluator": 5.0, "ps": 0.0}

@@ -158,3 +158,25 @@ def test_members_that_hold_no_task_need_executors_that_stay() -> None:
         preflight.check_anchor(dynamic, "executor")
     preflight.check_anchor(dynamic, "task")
     preflight.check_anchor(session(), "executor")
+
+
+@pytest.mark.parametrize(
+    ("slots", "is_fed", "asked", "chosen"),
+    [
+        (3, True, None, "task"),
+        (2, True, None, "executor"),
+        (2, False, None, "task"),
+        (2, True, "task", "task"),
+        (3, True, "executor", "executor"),
+    ],
+)
+def test_members_leave_their_slots_when_nobody_else_could_feed_them(
+    slots: int, is_fed: bool, asked: str | None, chosen: str
+) -> None:
+    """F5: two members on so many slots."""
+    found = session(f"local-cluster[1,{slots},1024]")
+    assert preflight.choose_anchor(found, Roles(worker=2), asked, is_fed=is_fed) == chosen
+
+
+def test_slots_that_may_still_come_leave_members_where_they_are() -> None:
+    assert preflight.choose_anchor(session("yarn"), Roles(worker=2), None, is_fed=True) == "task"

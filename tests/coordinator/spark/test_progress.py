@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 
 from coordinator.core.model import (
+    Cause,
     MemberId,
     MemberPhase,
     MemberView,
+    Restart,
     Roles,
     RunId,
     RunPhase,
@@ -93,6 +95,19 @@ def test_a_sentence_stands_on_a_line_of_its_own(columns: pytest.MonkeyPatch) -> 
     line.close()
     running = "[mnist] 2 of 2 members running"
     assert stream.getvalue() == f"{running}{CLEAR}[mnist] waiting for another run\n{running}\n"
+
+
+def test_a_members_line_goes_above_the_line_of_progress(columns: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    line = ProgressLine("mnist", stream)
+    line.show(RUNNING)
+    line.print_line("[worker:1] step 1")
+    line.close()
+    running = "[mnist] 2 of 2 members running"
+    assert stream.getvalue() == f"{running}{CLEAR}[worker:1] step 1\n{running}\n"
+    plain = io.StringIO()
+    ProgressLine("mnist", plain).print_line("[worker:1] step 1")
+    assert plain.getvalue() == "[worker:1] step 1\n"
 
 
 def test_nothing_shown_leaves_nothing(columns: pytest.MonkeyPatch) -> None:
@@ -181,3 +196,22 @@ def test_lines_of_two_threads_do_not_mix() -> None:
     for thread in threads:
         thread.join()
     assert set(stream.getvalue().splitlines()) == {"[mnist] " + "x" * 100}
+
+
+def test_a_run_that_forms_again_says_why() -> None:
+    stream = io.StringIO()
+    restart = Restart(0.0, 1, Cause.KILLED_BY_SIGNAL, "worker:1 was killed by signal 9")
+    ready = (replace(MEMBERS[0], phase=MemberPhase.READY), MEMBERS[1])
+    ProgressLine("mnist", stream).show(
+        replace(FORMING, members=ready, restarts=(restart,), restart_count=1)
+    )
+    said = "[mnist] restart 1: worker:1 was killed by signal 9; 1 of 2 members ready; waiting for "
+    assert stream.getvalue().startswith(said)
+
+
+def test_a_long_reason_leaves_room_for_what_is_waited_for() -> None:
+    stream = io.StringIO()
+    restart = Restart(0.0, 1, Cause.USER_EXCEPTION, "worker:1 raised\n" + 200 * "x")
+    ProgressLine("mnist", stream).show(replace(FORMING, restarts=(restart,), restart_count=1))
+    assert "raised xxx" in stream.getvalue()
+    assert "x...; 0 of 2 members ready" in stream.getvalue()

@@ -73,7 +73,7 @@ def failed(exit: ExitReport, *others: str, cause: Cause | None = None) -> RunVie
 
 def jobs_with(*rows: MemberRow, failures: dict[str, str] | None = None) -> MemberJobs:
     jobs = MemberJobs(FakeSpark(), "run", "mnist", print, print)
-    jobs._rows = {row.member: row for row in rows}
+    jobs._rows = {row.member: [row] for row in rows}
     jobs._failures = {MemberId.parse(name): text for name, text in (failures or {}).items()}
     return jobs
 

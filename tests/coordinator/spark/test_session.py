@@ -52,6 +52,7 @@ class Client:
     def __init__(self, script: Script) -> None:
         self._script = script
         self.scheduling: list[dict[MemberId, TaskState]] = []
+        self.restarts: list[int] = []
         self.ends: list[Any] = []
         self.stops: list[Any] = []
         self.stop_errors: list[Exception] = []
@@ -67,8 +68,9 @@ class Client:
     def watch(self, run_id: RunId) -> Iterator[RunView]:
         return self._script()
 
-    def report_scheduling(self, run_id: RunId, slots: Any, tasks: Any) -> None:
+    def report_scheduling(self, run_id: RunId, slots: Any, tasks: Any, restarts: int) -> None:
         self.scheduling.append(dict(tasks))
+        self.restarts.append(restarts)
         self.told.set()
 
     def report_task_end(self, *end: Any) -> None:

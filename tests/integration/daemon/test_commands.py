@@ -52,11 +52,12 @@ async def json_of(home: Home, *arguments: str) -> Any:
 RUN_KEYS = {
     "id", "name", "phase", "created_at", "generation", "settled", "stop_reason", "members_total",
     "members_ready", "members_running", "members_ended", "waiting_for", "failure",
-    "gpus_total", "gpus_granted",
+    "gpus_total", "gpus_granted", "restart_count",
 }  # fmt: skip
+NAMED_RUN_KEYS = RUN_KEYS | {"members", "restart_at", "restarts"}
 MEMBER_KEYS = {
     "id", "phase", "phase_at", "host", "executor_id", "directory", "leftovers", "address",
-    "attempt", "step", "metrics", "exit", "gpus", "gpu_obstacles",
+    "attempt", "step", "section", "metrics", "exit", "gpus", "gpu_obstacles",
 }  # fmt: skip
 EXIT_KEYS = {
     "cause", "exit_code", "signal", "killed_by_us", "reason", "exception_type", "message", "proof",
@@ -100,7 +101,7 @@ async def test_status_of_a_failed_run_has_its_first_cause(daemon: Daemon, home: 
     await gang.close()
     found = await json_of(home, gang.run_id)
     run = found["run"]
-    assert run.keys() == RUN_KEYS | {"members"}
+    assert run.keys() == NAMED_RUN_KEYS
     assert [member.keys() for member in run["members"]] == [MEMBER_KEYS, MEMBER_KEYS]
     assert run["members"][1]["exit"].keys() == EXIT_KEYS
     assert run["phase"] == "failed"

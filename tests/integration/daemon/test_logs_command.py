@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.core.model import Cause, ExitReport, LogChunk, MemberId, ReadLog, Roles, RunSpec
+from coordinator.core.log_values import LogChunk, ReadLog
+from coordinator.core.model import Cause, ExitReport, MemberId, Roles, RunSpec
 from coordinator.member_client import ReservationClient
 from coordinator.testing import COMPLETED, FakeGang
 from tests.integration.daemon.process import Daemon, Home

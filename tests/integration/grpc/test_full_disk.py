@@ -15,7 +15,8 @@ import pytest
 from coordinator import durability, wire
 from coordinator.channels import aio_channel
 from coordinator.core import events
-from coordinator.core.model import Cause, ExitReport, ReadLog, Roles, RunId, RunPhase, RunSpec
+from coordinator.core.log_values import ReadLog
+from coordinator.core.model import Cause, ExitReport, Roles, RunId, RunPhase, RunSpec
 from coordinator.engine import Engine
 from coordinator.member_client import Acknowledged, Attendance, ReservationClient, Start, Stop
 from coordinator.security import call_metadata

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import pytest
 
-from coordinator import durability, gpu_client, wire
+from coordinator import durability, gpu_client, gpu_wire
 from coordinator.channels import aio_channel
 from coordinator.core.errors import (
     CoordinatorUnavailable,
@@ -130,7 +130,9 @@ async def test_a_client_that_is_gone_gives_up_its_place(
 
 
 def _request(request_id: str, uuid: str) -> object:
-    request = gpu_client.pb.AcquireGpusRequest(request_id=request_id, patience=wire.duration(30))
+    request = gpu_client.pb.AcquireGpusRequest(
+        request_id=request_id, patience=gpu_wire.duration(30)
+    )
     request.wants.add(who="me", uuids=[uuid], count=1)
     return request
 

@@ -10,17 +10,8 @@ import pytest
 
 from coordinator.client import RunClient
 from coordinator.core.errors import InvalidReservation, LogUnavailable, UnknownRun
-from coordinator.core.model import (
-    Cause,
-    ExitReport,
-    LogChunk,
-    MemberId,
-    MemberPhase,
-    ReadLog,
-    Role,
-    Roles,
-    RunId,
-)
+from coordinator.core.log_values import LogChunk, ReadLog
+from coordinator.core.model import Cause, ExitReport, MemberId, MemberPhase, Role, Roles, RunId
 from coordinator.member_client import Attendance, ReservationClient
 from coordinator.testing import FakeGang, Serving
 from tests.integration.grpc.conftest import MakeGang

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.core import effects
-from coordinator.core.model import LogChunk, MemberPhase, Roles, RunSpec
+from coordinator.core.log_values import LogChunk
+from coordinator.core.model import MemberPhase, Roles, RunSpec
 from coordinator.testing import FakeExecutor, FakeGang
 from coordinator.testing.hostile import HostilePeer
 from coordinator.v1 import reservation_service_pb2 as reservation_pb

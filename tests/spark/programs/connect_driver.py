@@ -16,7 +16,14 @@ os.environ["SPARK_TESTING"] = "1"  # the server takes any free port
 import pyspark
 from pyspark.sql import SparkSession
 
-from coordinator import FeatureUnavailable, Roles, RunCancelled, TFCluster, TrainingFailed
+from coordinator import (
+    FeatureUnavailable,
+    InputMode,
+    Roles,
+    RunCancelled,
+    TFCluster,
+    TrainingFailed,
+)
 from coordinator.core.model import MemberId
 from tests.spark.helpers import eventually
 
@@ -61,6 +68,17 @@ def success():
         see("success", dict(cluster.wait(120).returned))
 
 
+def add_up(args, ctx):
+    return sum(int(batch["id"].sum()) for batch in ctx.feed_batches(10, equal_steps=False))
+
+
+def fed():
+    with run(add_up, input_mode=InputMode.SPARK) as cluster:
+        report = cluster.train(spark.range(0, 1000, 1, 5), num_epochs=2)
+        told = cluster.wait(120).returned.values()
+        see("fed", [report.rows, report.delivery, sum(told)])
+
+
 def failure():
     try:
         with run(fail) as cluster:
@@ -89,7 +107,7 @@ def one_slot_left():
 spark = SparkSession.builder.remote("local-cluster[2,2,1024]").getOrCreate()
 application = spark.conf.get("spark.app.id")
 try:
-    for step in (without_a_daemon, success, failure, cancelled, one_slot_left):
+    for step in (without_a_daemon, success, fed, failure, cancelled, one_slot_left):
         step()
 finally:
     spark.stop()
