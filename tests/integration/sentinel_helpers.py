@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from executor_agent import traces
-from executor_agent.core.supervision import TOMBSTONE, Tombstone
+from executor_agent.core.supervision import LIFELINE_CLOSED, TOMBSTONE, Tombstone
 from executor_agent.processes import (
     ProcessIdentity,
     identity_of,
@@ -32,6 +32,7 @@ DEADLINE = 20.0  # seconds, for things that take milliseconds; a loaded machine 
 PROGRAMS = Path(__file__).parent / "programs"
 ROOT = Path(__file__).parents[2]
 ALL = ("plain", "setsid", "double")
+TASK_GONE = (LIFELINE_CLOSED, "task died")  # which one is seen first is the kernel's choice
 
 T = TypeVar("T")
 

@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from executor_agent.core.supervision import ENTERED, LIFELINE_CLOSED, MEMBER_EXITED
+from executor_agent.core.supervision import ENTERED, MEMBER_EXITED
 from executor_agent.processes import ProcessIdentity, is_running
 from tests.integration.sentinel_helpers import (
+    TASK_GONE,
     Member,
     identity_of_child,
     start_stand_in,
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.slow
 
 ORPHANS = ["double", "double-2"]
 CHILDREN = ["plain", "setsid", *ORPHANS]
-TASK_GONE = (LIFELINE_CLOSED, "task died")  # which one is seen first is the kernel's choice
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from executor_agent.processes import identity_of, is_running, signal_if_same
 from tests.integration.sentinel_helpers import (
     ALL,
     ROOT,
+    TASK_GONE,
     Member,
     eventually,
     identity_of_child,
@@ -29,7 +30,6 @@ from tests.integration.sentinel_helpers import (
 pytestmark = pytest.mark.slow
 
 NASTY = {"children": list(ALL), "ignore": True}
-TASK_GONE = (LIFELINE_CLOSED, "task died")  # which one is seen first is the kernel's choice
 
 
 @pytest.fixture

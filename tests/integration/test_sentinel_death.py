@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from executor_agent.processes import is_running, signal_if_same
-from tests.integration.sentinel_helpers import ALL, Member, wait_gone
+from tests.integration.sentinel_helpers import ALL, TASK_GONE, Member, wait_gone
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +100,20 @@ def test_the_dead_mans_pipe_of_the_task_spares_a_member_with_a_grace(member: Mem
     assert is_running(member.processes["member"])
     member.kill("sentinel", number=signal.SIGCONT)
     assert member.tombstone().exit_code == 5
+
+
+def test_a_member_that_left_because_its_task_was_gone_did_not_end_by_itself(
+    member: Member,
+) -> None:
+    """O14. It may see that its task is gone before a slow sentinel does, which then finds both."""
+    member.start(grace=30.0)
+    member.kill("sentinel", number=signal.SIGSTOP)
+    member.kill("task")
+    wait_gone([member.processes["task"]])
+    member.kill("member")
+    wait_gone([member.processes["member"]])
+    member.kill("sentinel", number=signal.SIGCONT)
+    assert member.tombstone().reason in TASK_GONE
 
 
 def test_a_task_that_returns_does_not_wait_for_a_hung_sentinel_for_ever(member: Member) -> None:
