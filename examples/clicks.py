@@ -66,11 +66,13 @@ def learn_clicks(args, ctx):
         logistic = Learner(0, LEARNING_RATE)
         taken = tf.Variable(0, dtype=tf.int64, name="taken")
 
+    # By the chief, whose place counts: parameter servers would write on their own disks.
+    here = tf.train.CheckpointOptions(experimental_io_device="/job:chief")
     checkpoint = tf.train.Checkpoint(machine=machine, logistic=logistic, taken=taken)
     checkpoints = None
     if ctx.model_dir is not None:
         if latest := ctx.latest_checkpoint():
-            checkpoint.restore(latest).assert_existing_objects_matched()
+            checkpoint.restore(latest, options=here).assert_existing_objects_matched()
         checkpoints = tf.train.CheckpointManager(checkpoint, ctx.checkpoint_dir, max_to_keep=2)
 
     def one_step(numbers, categories, clicks):
@@ -96,7 +98,7 @@ def learn_clicks(args, ctx):
         if checkpoints is not None and done - saved >= STEPS_PER_CHECKPOINT:
             with ctx.section("checkpoint"):
                 taken.assign(done)
-                checkpoints.save(checkpoint_number=done)
+                checkpoints.save(checkpoint_number=done, options=here)
             saved = done
 
     with ctx.section("evaluation"):

@@ -52,10 +52,12 @@ def coordinate(args, ctx):
         optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    # The parameter servers write their variables themselves: all reach `model_dir`.
+    # Each parameter server would write its variables where it is: on its own disk, where
+    # `model_dir` is not the same place for all. So the chief reads and writes them all.
+    here = tf.train.CheckpointOptions(experimental_io_device="/job:chief")
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
     if latest := ctx.latest_checkpoint():
-        checkpoint.restore(latest).assert_existing_objects_matched()
+        checkpoint.restore(latest, options=here).assert_existing_objects_matched()
     checkpoints = tf.train.CheckpointManager(checkpoint, ctx.checkpoint_dir, max_to_keep=2)
 
     (images, labels), _ = load_digits()
@@ -93,7 +95,7 @@ def coordinate(args, ctx):
         ctx.report_progress(done, loss=loss, accuracy=accuracy)
         if done - saved >= STEPS_PER_CHECKPOINT or ctx.should_stop:
             with ctx.section("checkpoint"):
-                checkpoints.save(checkpoint_number=done)
+                checkpoints.save(checkpoint_number=done, options=here)
             saved = done
 
     path = Path(ctx.model_dir) / MODEL_FILE

@@ -23,13 +23,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from executor_agent import checkpoints
+from executor_agent.bounded_log import BoundedLog, LogTrimmer
 from executor_agent.core import evaluation_files as files
-from executor_agent.core.checkpoint_names import step_of
+from executor_agent.core.checkpoint_names import complete, files_of, is_whole_index, step_of
 from executor_agent.core.evaluation_files import Entry, EvaluationPlan
 from executor_agent.scalars import ScalarWriter
 
+LAST_PATIENCE = 120.0
+"""Seconds after the end of the training in which the last checkpoint must have come: from a store
+that is away, or an index that is not there to its end."""
+
+OUTPUT_BYTES = 16 * 1024 * 1024
+"""How much is kept of what the user's function prints."""
+
 _LOOK_INTERVAL = 0.2  # seconds; for the end of the training
-_LAST_LOOKS = 5  # how often at the end before a store that is away counts as lost
+_SHORTEST_LOOK, _LONGEST_LOOK = 0.2, 5.0  # seconds between two looks once the training is over
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://")
 _OF_TENSORFLOW = ("hdfs", "viewfs", "gs", "ram")
 """The schemes that members read through TensorFlow."""
@@ -120,6 +128,10 @@ def store_of(model_dir: str) -> Store:
     return FsspecStore(model_dir)
 
 
+class _Later(Exception):
+    """What is the newest cannot be had in this look; in the next one it may."""
+
+
 class Evaluator:
     """Evaluates what comes until it is told that nothing comes any more."""
 
@@ -136,49 +148,72 @@ class Evaluator:
         self._store = store
         self._root = checkpoints.join(plan.model_dir, checkpoints.ROOT)
         self._seen: tuple[str, int] | None = None
+        self._failures = 0  # looks in a row
+        self._give_up_at: float | None = None
         self._scalars = ScalarWriter(Path(plan.events)) if plan.events is not None else None
 
     def run(self) -> None:
-        """Raises what the user's function raises, once that is written down."""
-        looks_left = _LAST_LOOKS
+        """Raises what the user's function raises, once that is written down; what the store does,
+        when it is away for too long at the end."""
         while True:
             is_last = (self._directory / files.FINISH).exists()  # before the look: it sees all
             next_look_at = time.monotonic() + self._plan.every
             try:
                 found = self._newest()
-            except Exception:
-                looks_left -= is_last
-                if not looks_left:
-                    raise
-                traceback.print_exc()  # a store that is away for a while
-                found = None
-            else:
-                if found is None and is_last:
+            except Exception as error:
+                if not self._may_come(error, is_last):
                     return
-            if found is not None:
-                self._evaluate_one(*found)
+            else:
+                self._failures, self._give_up_at = 0, None
+                if found is not None:
+                    self._evaluate_one(*found)
+                elif is_last:
+                    return
             self._wait_until(next_look_at, is_last)
 
-    def _newest(self) -> tuple[str, int] | None:
-        """Where it is and when it was written; None when that was seen already."""
-        path = checkpoints.latest(self._root, self._store)
-        if path is None:
-            return None
-        found = path, self._store.written_at(f"{path}.index")
-        return None if found == self._seen else found
+    def _may_come(self, error: Exception, is_last: bool) -> bool:
+        """Whether to look again after one that ended so: during the training always, and then for
+        a while. False: go without. Raises it: that would be a loss that nobody sees."""
+        self._failures += 1
+        if is_last and self._give_up_at is None:
+            self._failures, self._give_up_at = 1, time.monotonic() + LAST_PATIENCE
+        is_over = self._give_up_at is not None and time.monotonic() >= self._give_up_at
+        has_failed = not isinstance(error, _Later)
+        if is_over and has_failed:
+            raise error
+        # Said at failures 1, 2, 4, 8...; what is soon there is no news.
+        is_news = has_failed or (is_last and self._failures > 1)
+        if is_over or (is_news and self._failures & (self._failures - 1) == 0):
+            limit = f", for {LAST_PATIENCE:g} s at most" if is_last else ""
+            then = "; passed over" if is_over else f"; looking again{limit}"
+            said = f"{type(error).__name__}: {error}" if has_failed else str(error)
+            self.note(Entry(files.WAITS, text=" ".join(said.split()) + then))
+        return not is_over
 
-    def _evaluate_one(self, path: str, written_at: int) -> None:
-        pinned = self._pin(path)
+    def _newest(self) -> tuple[str, int, str] | None:
+        """Where it is, when it was written, and its name on this machine; None when that was seen
+        already. Raises _Later."""
+        later: _Later | None = None
+        for path in checkpoints.newest_of_all(self._root, self._store):
+            found = path, self._store.written_at(f"{path}.index")
+            if found == self._seen:
+                break
+            if (pinned := self._pin(path)) is not None:
+                return *found, pinned
+            later = later or _Later(f"the index of {path} is not there to its end")
+        if later is not None:
+            raise later
+        return None
+
+    def _evaluate_one(self, path: str, written_at: int, pinned: str) -> None:
         self._seen = path, written_at
-        if pinned is None:
-            return  # the training has deleted it; a younger one is there
         step = step_of(path)
-        self._note(Entry(files.BEGAN, path, step))
+        self.note(Entry(files.BEGAN, path, step))
         began_at = time.monotonic()
         try:
             metrics = _numbers(self._evaluate(Checkpoint(pinned, step)))
         except BaseException:
-            self._note(Entry(files.FAILED, path, step, text=traceback.format_exc()))
+            self.note(Entry(files.FAILED, path, step, text=traceback.format_exc()))
             raise
         seconds = time.monotonic() - began_at
         if self._scalars is not None:
@@ -186,32 +221,41 @@ class Evaluator:
                 self._scalars.write(max(step, 0), metrics)
             except OSError as error:
                 print(f"no event file: {error}", file=sys.stderr, flush=True)
-        self._note(Entry(files.DONE, path, step, seconds, metrics))
+        self.note(Entry(files.DONE, path, step, seconds, metrics))
 
     def _pin(self, path: str) -> str | None:
-        """The checkpoint under a name of its own on this machine; None when it is gone."""
+        """The checkpoint under a name of its own on this machine; None when its index is still
+        being written. Raises _Later: it has been deleted, and a younger one is there."""
         pinned = self._directory / files.PINNED
         shutil.rmtree(pinned, ignore_errors=True)
         pinned.mkdir()
         folder, _, prefix = path.rpartition("/")
+        names = self._store.names(folder)
+        if prefix not in complete(names):
+            raise _Later(f"{path} went away")
         try:
-            for name in self._store.names(folder):
-                if name.startswith((f"{prefix}.index", f"{prefix}.data-")):
-                    self._store.fetch(f"{folder}/{name}", str(pinned / name))
-        except FileNotFoundError:
-            return None
-        return str(pinned / prefix) if (pinned / f"{prefix}.index").exists() else None
+            for name in reversed(files_of(prefix, names)):  # the index, which is small, is first
+                self._store.fetch(f"{folder}/{name}", str(pinned / name))
+                is_index = name == f"{prefix}.index"
+                if is_index and not is_whole_index((pinned / name).read_bytes()):
+                    return None
+        except FileNotFoundError as error:
+            raise _Later(f"{path} went away") from error
+        return str(pinned / prefix)
 
-    def _note(self, entry: Entry) -> None:
+    def note(self, entry: Entry) -> None:
+        """Raises OSError."""
         with open(self._directory / files.RESULTS, "a") as file:
             file.write(entry.to_line())
 
     def _wait_until(self, moment: float, is_last: bool) -> None:
+        if is_last:
+            pause = _SHORTEST_LOOK * 2.0 ** min(self._failures, 10)
+            time.sleep(min(pause, _LONGEST_LOOK, LAST_PATIENCE))
+            return
         finish = self._directory / files.FINISH
-        while time.monotonic() < moment and (is_last or not finish.exists()):
+        while time.monotonic() < moment and not finish.exists():
             time.sleep(_LOOK_INTERVAL)
-            if is_last:
-                return
 
 
 def _numbers(metrics: object) -> dict[str, float]:
@@ -227,12 +271,15 @@ def main(argv: list[str]) -> int:
     directory = Path(argv[0])
     plan = EvaluationPlan.from_json((directory / files.PLAN).read_text())
     sys.path[:] = plan.sys_path
+    log = BoundedLog(directory / files.OUTPUT, OUTPUT_BYTES)
+    LogTrimmer(log, lambda text: print(text, file=sys.stderr, flush=True)).start()
     try:
         fn, args = pickle.loads((directory / files.WORK).read_bytes())
         evaluator = Evaluator(
             directory, plan, lambda each: fn(args, each), store_of(plan.model_dir)
         )
         evaluator.run()
+        evaluator.note(Entry(files.ENDED))
     except BaseException:
         results = directory / files.RESULTS
         known = results.read_text() if results.exists() else ""

@@ -4,9 +4,10 @@ pipe as its standard input whose writer nobody else has.
 
 Starts COMMAND in a session of its own and ends when that has ended, with its exit code (128 and the
 number of a signal). Everything that COMMAND has started is dead by then, wherever it hid. SIGTERM:
-COMMAND is asked to leave, and killed after the grace. When PID is gone, however it died, or closes
-the pipe, COMMAND is killed at once, and DIRECTORY removed. When the guard itself is killed, the
-kernel kills COMMAND and its process group.
+COMMAND is asked to leave, and killed after the grace; other signals do nothing. When PID is gone,
+however it died, or closes the pipe, COMMAND is killed at once, and DIRECTORY removed. When the
+guard itself is killed (SIGKILL alone can), the kernel kills COMMAND and its process group; what is
+in other groups lives on.
 
 No threads, so that forking is safe and the parent-death signal holds; and no parent-death signal on
 the guard itself: it would come when the *thread* of PID ends that started it (O8).
@@ -31,6 +32,16 @@ PARENT_GONE = 125
 """The exit code where the parent was gone before COMMAND was started."""
 
 _DEAD_MAN_FD = 10  # in the command; above what it may expect to be something else
+_UNHEARD = frozenset(
+    {
+        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
+        *(signal.SIGSYS, signal.SIGTRAP),  # faults: to go on would be wrong
+        *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT),
+        *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG, signal.SIGWINCH),
+    }
+)
+"""Signals that keep the effect they have by themselves."""
+
 _LOOK_INTERVAL = 0.25  # seconds; where pidfds are refused, the parent has to be looked at
 _KILL_PAUSE = 0.01
 
@@ -100,12 +111,13 @@ class Guard:
         return code if code >= 0 else 128 - code
 
     def _listen(self) -> None:
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)  # the wakeup descriptor has the number
+        # The wakeup descriptor has the number. Those that mean nothing to us would kill us all the
+        # same, and what hides in other sessions would be left; unlike what is ignored, handlers
+        # are not handed down to the command.
+        for number in signal.valid_signals() - _UNHEARD:
+            signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         self._selector.register(read_fd, selectors.EVENT_READ, partial(self._on_signal, read_fd))
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from executor_agent.ingest.errors import is_missing, is_refusal, missing_library
-from executor_agent.ingest.names import shown
+from executor_agent.ingest.names import shown, without_secrets
 
 Moved = Callable[[], None]
 """Is called whenever some bytes have gone over the network."""
@@ -110,9 +110,14 @@ class StoreFiles:
         self._files.makedirs(posixpath.dirname(path), exist_ok=True)
 
 
+def said_by(error: BaseException) -> str:
+    """What a library says, without what is a secret in it."""
+    return without_secrets(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
 def refusal(url: str, error: BaseException, doing: str) -> StoreError:
     """`error` as a sentence for the user."""
-    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    said = said_by(error)
     if is_refusal(error):
         hint = (
             "check the credentials on the executors (TFCluster.run(env=...), fsspec's "

@@ -20,7 +20,7 @@ from executor_agent.core.checkpoint_names import (
     step_of,
 )
 from executor_agent.ingest.names import shown
-from executor_agent.model_files import StoreError, StoreFiles, refusal
+from executor_agent.model_files import StoreError, StoreFiles, refusal, said_by
 from executor_agent.patience import PATIENCE, patiently, say
 from executor_agent.progress import ProgressReporter
 from executor_agent.uploader import Uploader
@@ -199,7 +199,7 @@ class ModelStore:
             self.files.remove(probe)
         except Exception as error:
             say(
-                f"warning: {shown(probe)} could not be removed ({type(error).__name__}: {error}): "
+                f"warning: {shown(probe)} could not be removed ({said_by(error)}): "
                 "old checkpoints will not be removed either"
             )
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from coordinator.core.stall_timeouts import Section
 from executor_agent.ingest.errors import may_pass
 from executor_agent.ingest.store import in_thread
-from executor_agent.model_files import StoreError
+from executor_agent.model_files import StoreError, said_by
 from executor_agent.progress import ProgressReporter
 
 Answer = TypeVar("Answer")
@@ -99,7 +99,8 @@ def patiently(
         ended = threading.Event()
         answer.add_done_callback(lambda _, ended=ended: ended.set())  # type: ignore[misc]
         if not wait(ended.wait, movement, progress, patience):
-            said = f"; it failed before: {last!r}" if last is not None else ""
+            # Not its repr: that of a web client's has the headers of the request, credentials too.
+            said = f"; it failed before: {said_by(last)}" if last is not None else ""
             raise StoreError(f"{doing}: nothing has moved for {patience:g} s{said}") from last
         last = answer.exception()
         if last is None:
@@ -107,5 +108,5 @@ def patiently(
         failures += 1
         if not may_pass(last) or (time.monotonic() - began > patience and failures > 3):
             raise last
-        say(f"{doing} failed and is tried again: {type(last).__name__}: {last}")
+        say(f"{doing} failed and is tried again: {said_by(last)}")
         time.sleep(pause(failures))

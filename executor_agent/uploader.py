@@ -16,7 +16,7 @@ from executor_agent.core.checkpoint_names import complete, files_of, is_whole_in
 from executor_agent.core.uploads import Action, LocalCheckpoint, Remove, Upload, Uploads, WriteNote
 from executor_agent.ingest.errors import may_pass
 from executor_agent.ingest.names import shown
-from executor_agent.model_files import StoreError, StoreFiles
+from executor_agent.model_files import StoreError, StoreFiles, said_by
 from executor_agent.patience import Movement, pause, say, wait
 from executor_agent.progress import ProgressReporter
 
@@ -141,7 +141,7 @@ class Uploader:
             failures = self._failures
         if failures & (failures - 1) == 0:  # 1, 2, 4, 8...
             what = f"a checkpoint could not be copied to {shown(self._target)} (try {failures})"
-            say(f"{what}: {type(error).__name__}: {error}")
+            say(f"{what}: {said_by(error)}")
         with self._condition:  # not so long once somebody waits for it
             was_ending = self._ending
             self._condition.wait_for(lambda: self._ending != was_ending, pause(failures))
@@ -193,7 +193,7 @@ class Uploader:
                 if tries == _REMOVE_TRIES:  # an old one too many harms nobody
                     self._warn(
                         f"old checkpoints stay in {shown(self._target)}: {prefix} could not be "
-                        f"removed: {type(error).__name__}: {error}"
+                        f"removed: {said_by(error)}"
                     )
 
     def _found(self) -> tuple[list[LocalCheckpoint], dict[str, str]]:
@@ -233,7 +233,7 @@ class Uploader:
         waiting = _listed([each.prefix for each in self._uploads.waiting(found)]) or "nothing"
         has = f"the newest that is there is {newest.prefix}" if newest else "none of them is there"
         silence = f"nothing has moved for {self._movement.silence:.0f} s"
-        cause = f" ({type(self._error).__name__}: {self._error})" if self._error else ""
+        cause = f" ({said_by(self._error)})" if self._error else ""
         return StoreError(
             f"the last checkpoints did not get to {shown(self._target)}: {silence}{cause}. "
             f"Not copied: {waiting}, of {self._folder}, which is removed with this member; {has}"

@@ -44,15 +44,26 @@ class StopSignal:
             if self._begun.is_set():
                 return
             self.reason = reason
-            self._begun.set()
             callbacks = tuple(self._callbacks)
-        if not callbacks:
-            return
-        thread = threading.Thread(target=_call_all, args=(callbacks,), name="tflease-on-stop")
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is already ending
+            # Before anybody wakes: a `main_fun` that waits for the stop may return at once, and
+            # Python waits at its end for those threads only that have been started by then.
+            is_calling = bool(callbacks) and self._start(callbacks)
+            self._begun.set()
+        if callbacks and not is_calling:
             _call_all(callbacks)
+
+    def _start(self, callbacks: tuple[Callable[[], None], ...]) -> bool:
+        """False: there are no more threads, or the interpreter is already ending."""
+
+        def run() -> None:
+            self._begun.wait()  # callbacks see that the stop has begun
+            _call_all(callbacks)
+
+        try:
+            threading.Thread(target=run, name="tflease-on-stop").start()
+        except RuntimeError:
+            return False
+        return True
 
     def is_set(self) -> bool:
         """Whether the stop has begun."""

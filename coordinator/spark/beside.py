@@ -93,8 +93,10 @@ class Beside:
         """As ``TFCluster.run(tensorboard=True)`` asks for. No training ends for the sake of it."""
         try:
             self.start_tensorboard()
-        except (TfleaseError, OSError) as error:
+        except TfleaseError as error:
             self._say_beside(str(error))
+        except Exception as error:
+            self._say_beside(f"TensorBoard did not start: {error!r}")
 
     def tensorboard_url(self) -> str | None:
         """Where TensorBoard is; None when none runs."""

@@ -222,11 +222,11 @@ class TFCluster(FedCluster, ShownCluster, Beside):
                 if options.show_logs:
                     cluster._print_logs()
                 cluster._wait_until_running(forming)
-            except BaseException:
+                if options.tensorboard:  # others may form meanwhile
+                    cluster._start_wanted_tensorboard()
+            except BaseException:  # nobody has the cluster yet who could shut it down
                 cluster._abandon()
                 raise
-        if options.tensorboard:
-            cluster._start_wanted_tensorboard()
         return cluster
 
     # -- starting --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,14 @@ from coordinator.spark import payload
 from coordinator.spark.side_process import SideProcess
 from executor_agent.core import evaluation_files as files
 from executor_agent.core.evaluation_files import Entry, EvaluationPlan
+
+END_TIMEOUT = 600.0
+"""Seconds after the end of the training without a word or a byte from the process, while the
+function does not run, after which it counts as stuck."""
+
+LEAVE_TIMEOUT = 30.0
+"""Seconds that it has to leave once all is evaluated; it is waited for because what the function
+has used may have something to do at Python's end."""
 
 _LOOK_INTERVAL = 0.1
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -81,6 +90,10 @@ class DriverEvaluation:
         (self._directory / files.WORK).write_bytes(work)
         self._results: tuple[Evaluation, ...] = ()
         self._under_way: tuple[Entry, float] | None = None  # and since when we have known
+        self._heard_at = time.monotonic()  # once the training is over
+        self._is_told = False  # that it is
+        self._leaves_by: float | None = None
+        self._pinned_bytes = -1
         self._read_bytes = 0
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -88,7 +101,7 @@ class DriverEvaluation:
         try:
             self._process = SideProcess(
                 [sys.executable, "-m", "executor_agent.evaluation", str(self._directory)],
-                self._directory / "output",
+                self._directory / files.OUTPUT,
                 env={"CUDA_VISIBLE_DEVICES": "", **env},
                 scratch=self._directory,
             )
@@ -118,8 +131,9 @@ class DriverEvaluation:
     def wait(self, timeout: float | None = None) -> tuple[Evaluation, ...]:
         """Waits until the training is over and its last checkpoint is evaluated; all results.
 
-        Raises EvaluationFailed when the function raised, took longer than its timeout, or its
-        process died; TimeoutError when it still runs after ``timeout`` seconds (it goes on).
+        Raises EvaluationFailed when the function raised, took longer than its timeout, its process
+        died, or nothing came of it for ten minutes after the training; TimeoutError when it still
+        runs after ``timeout`` seconds (it goes on).
         """
         if not self._ended.wait(timeout):
             raise TimeoutError(f"{self._name!r} still runs after {timeout:g} s")
@@ -140,11 +154,12 @@ class DriverEvaluation:
         except Exception as error:  # a full disk, a bug of ours: never a thread that ends silently
             self._error = EvaluationFailed(f"{self._name!r} cannot be followed: {error!r}")
         finally:
-            self._process.stop(grace=0.0)
-            if self._error is not None:
-                self._say(f"{self._name} failed: {_last_line(self._error.message)}")
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._ended.set()
+            with ExitStack() as then:  # from the last to the first, and all: somebody may wait
+                then.callback(self._ended.set)
+                then.callback(shutil.rmtree, self._directory, ignore_errors=True)
+                if self._error is not None:
+                    then.callback(self._tell, f"failed: {_last_line(self._error.message)}")
+                then.callback(self._process.stop, grace=0.0)
 
     def _follow(self) -> None:
         while not self._stopping.wait(_LOOK_INTERVAL):
@@ -155,16 +170,45 @@ class DriverEvaluation:
             if not is_alive:
                 self._judge_the_end()
                 return
-            if self._under_way is not None:
-                entry, since = self._under_way
-                if time.monotonic() - since > self._timeout:
-                    self._error = EvaluationFailed(
-                        f"{self._name!r}: evaluating {entry.path} took longer than "
-                        f"{self._timeout:g} s. Pass a larger timeout, or evaluate on less"
-                    )
-                    return
-            if self._is_training_over():
+            if self._leaves_by is not None and time.monotonic() > self._leaves_by:
+                self._tell(
+                    f"all is evaluated, and the process does not end within {LEAVE_TIMEOUT:g} s: "
+                    "it is killed. The function may have left a thread that is no daemon"
+                )
+                return
+            if (late := self._what_is_late()) is not None:
+                self._error = EvaluationFailed(f"{self._name!r}: {late}")
+                return
+            if not self._is_told and self._is_training_over():
                 (self._directory / files.FINISH).touch()
+                self._is_told, self._heard_at = True, time.monotonic()
+
+    def _what_is_late(self) -> str | None:
+        now = time.monotonic()
+        if self._under_way is not None:
+            entry, since = self._under_way
+            if now - since <= self._timeout:
+                return None
+            return (
+                f"evaluating {entry.path} took longer than {self._timeout:g} s. Pass a larger "
+                "timeout, or evaluate on less"
+            )
+        if not self._is_told or self._leaves_by is not None or now - self._heard_at <= END_TIMEOUT:
+            return None
+        pinned = _bytes_below(self._directory / files.PINNED)
+        if pinned != self._pinned_bytes:  # a large checkpoint that is still coming
+            self._pinned_bytes, self._heard_at = pinned, now
+            return None
+        end = self._process.output().strip()
+        return (
+            f"the training is over, and for {END_TIMEOUT:g} s its process has neither evaluated "
+            f"the last checkpoint nor ended: does model_dir answer? The end of its output:\n"
+            f"{end or '(nothing)'}"
+        )
+
+    def _tell(self, text: str) -> None:
+        with suppress(Exception):  # a closed stream must not end what it tells of
+            self._say(f"{self._name} {text}")
 
     def _judge_the_end(self) -> None:
         if self._process.wait() != 0:
@@ -184,16 +228,26 @@ class DriverEvaluation:
         whole = new[: new.rfind(b"\n") + 1]
         self._read_bytes += len(whole)
         for entry in files.entries(whole.decode()):
-            self._under_way = None
+            self._under_way, self._heard_at = None, time.monotonic()
             if entry.event == files.BEGAN:
                 self._under_way = entry, time.monotonic()
             elif entry.event == files.DONE:
                 metrics = MappingProxyType(dict(entry.metrics))
                 found = Evaluation(entry.step, entry.path, metrics, entry.seconds)
                 self._results = (*self._results, found)
+            elif entry.event == files.WAITS:
+                self._tell(f"waits: {entry.text}")
+            elif entry.event == files.ENDED:
+                self._leaves_by = time.monotonic() + LEAVE_TIMEOUT
             else:
                 what = f"evaluating {entry.path}" if entry.path else "it"
                 self._error = EvaluationFailed(f"{self._name!r}: {what} failed:\n{entry.text}")
+
+
+def _bytes_below(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(each.stat().st_size for each in folder.iterdir())
+    return 0
 
 
 def _last_line(text: str) -> str:

@@ -7,6 +7,7 @@ its starter's business.
 from __future__ import annotations
 
 import html
+import http.client
 import importlib.util
 import re
 import shutil
@@ -154,7 +155,7 @@ class TensorBoard:
                 return True
         except urllib.error.HTTPError:
             return True  # it speaks
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def _url_at(self, host: str) -> str:

@@ -2,7 +2,7 @@
 their own. PURE.
 
 The driver writes PLAN and WORK before the start, and FINISH when the training is over. The process
-appends to RESULTS, a JSON object a line: an `Entry`.
+appends to RESULTS, a JSON object a line: an `Entry`; what it prints goes to OUTPUT.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ WORK = "work.pickle"
 FINISH = "finish"
 """Appears when no new checkpoint comes any more."""
 RESULTS = "results.jsonl"
+OUTPUT = "output"
 PINNED = "pinned"
 """The directory of the checkpoint that is being evaluated."""
 
 BEGAN, DONE, FAILED = "began", "done", "failed"
+WAITS = "waits"
+"""The last look brought nothing; the text says why, and what comes of it."""
+ENDED = "ended"
+"""All is evaluated; the process has nothing more to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`event`: BEGAN, DONE or FAILED. `path`: of the checkpoint, where it was saved; "" with a
-    failure before there was one. `text`: what went wrong, with the traceback."""
+    """`event`: one of the words above. `path`: of the checkpoint, where it was saved; "" if it is
+    about none. `text`: what went wrong, of a failure with the traceback."""
 
     event: str
     path: str = ""

@@ -134,6 +134,7 @@ class FileCopy:
 
     def _copy(self) -> None:
         self._control.check()
+        self._local.check_origin(self._remote)  # another fetch may have come before us
         try:
             for attempt in range(_BEGINNINGS):
                 if attempt:

@@ -1,12 +1,13 @@
 """What can go wrong while files are fetched: which of it may pass by itself, and what to do."""
 
 import errno
-import re
+
+from executor_agent.ingest.names import without_secrets
 
 
 class FetchError(Exception):
     """Files could not be fetched; the message says what to do. The cause, if a library or the
-    operating system said one, is the exception's `__cause__`."""
+    operating system said one, is the exception's `__cause__`, unless it has a secret in it."""
 
 
 class FetchStopped(FetchError):
@@ -68,9 +69,6 @@ _CREDENTIALS_NAMES = frozenset(
 _PASSING_CODES = (408, 425, 429)
 """HTTP's own: asked too slowly, too early, too often."""
 
-_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]*")
-"""Of a web address; it may be a signature."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -122,7 +120,7 @@ def http_code(error: BaseException) -> int | None:
 def advice(error: BaseException, url: str) -> str:
     """What went wrong with `url` and what to do, as a sentence for the user."""
     error = _real(error)
-    said = _QUERY.sub(r"\1", f"{type(error).__name__}: {error}".rstrip(": "))
+    said = without_secrets(f"{type(error).__name__}: {error}".rstrip(": "))
     if isinstance(error, ImportError):
         return missing_library(url, error)
     if is_missing(error):

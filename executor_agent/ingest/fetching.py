@@ -7,7 +7,7 @@ sizes, and whether the disk has room; only then the first byte.
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from executor_agent.ingest.counters import FetchCounters
 from executor_agent.ingest.errors import DiskFull, FetchError, FetchStopped
 from executor_agent.ingest.local_copy import LocalCopy
 from executor_agent.ingest.names import shown
+from executor_agent.ingest.secrets import discreet
 from executor_agent.ingest.store import Remote, Source
 
 Urls = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -29,12 +30,12 @@ Share = Callable[[Sequence[int]], list[int]]
 class Wanted:
     """What the user asked for; `Context.fetch` documents it."""
 
-    urls: Urls
+    urls: Urls = field(repr=False)  # either may have secrets in it
     folder: Path
     parallel: int
     patience: Patience
     checksum: Checksums
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -60,6 +61,18 @@ def fetch(
     Raises:
         FetchError, ValueError: the message says what to do.
     """
+    try:
+        return _fetch(wanted, share, is_stopped, counters)
+    except Exception as error:
+        said = discreet(error, wanted.options)
+        if said is error:
+            raise
+        raise said from None
+
+
+def _fetch(
+    wanted: Wanted, share: Share, is_stopped: Callable[[], bool], counters: FetchCounters
+) -> list[Path]:
     control = Control()
 
     def look() -> None:

@@ -71,11 +71,17 @@ class LocalCopy:
                 raise IsADirectoryError(errno.EISDIR, "there is a folder of that name")
 
     def check_origin(self, remote: Remote) -> None:
-        """Raises ValueError: what lies here is the copy of another file."""
-        record = _read(self._record)
-        if record is None or record.is_of(remote) or self._size() is None:
+        """Raises ValueError: what lies here is the copy of another file, or none of ours."""
+        if not os.path.lexists(self.path):
             return
-        if record.origin != Record.of(remote).origin:
+        # Between the last steps of a copy its part's record alone is there.
+        record = _read(self._record) or _read(self._part_record)
+        if record is None:
+            raise ValueError(
+                f"{self.path} is there and was not put there by ctx.fetch: remove it, or fetch "
+                "into another directory (to=...)"
+            )
+        if not record.is_of(remote) and record.origin != Record.of(remote).origin:
             raise ValueError(
                 f"{self.path} is already the copy of {record.url}, and {shown(remote.source.url)} "
                 "would replace it: fetch the two into different directories (to=...)"

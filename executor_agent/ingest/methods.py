@@ -96,7 +96,8 @@ class IngestMethods:
             FetchError: a file is missing, the store refuses or cannot be reached, the disk is full,
                 a checksum is wrong; the message says what to do. `FetchStopped`, one of them: this
                 member was told to stop.
-            ValueError: shard=True on a ps or an evaluator; arguments that make no sense.
+            ValueError: shard=True on a ps or an evaluator; a file of that name is in `to` and is no
+                copy of this one; arguments that make no sense.
         """
         from executor_agent.ingest.copying import Patience
         from executor_agent.ingest.fetching import Wanted, fetch

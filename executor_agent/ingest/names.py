@@ -16,18 +16,35 @@ _LONGEST = 200  # bytes; with what is added to it, a name stays below the 255 of
 _DIGEST = 16  # hexadecimal digits
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = re.compile(r"https?://", re.IGNORECASE)
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]*", re.IGNORECASE)
+_PASSWORD = re.compile(r"(://[^/@:\s'\"]*):[^/\s'\"]*@")
+_TOKEN = re.compile(r"(https?://)[^/:\s'\"]*@", re.IGNORECASE)  # in the place of a user's name
 
 
 def shown(url: str) -> str:
-    """`url` without what may be a secret in it: the query of a web address, a password."""
-    if _WEB.match(url):
-        url = re.split(r"[?#]", url, maxsplit=1)[0]
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    """`url` without what may be a secret in it: the query of a web address, a password. Of a chain
+    the same for each link."""
+    links = (
+        re.split(r"[?#]", link, maxsplit=1)[0] if _WEB.match(link) else link
+        for link in url.split("::")
+    )
+    return _without_users("::".join(links))
+
+
+def without_secrets(text: str) -> str:
+    """The same for what a library says, with addresses anywhere in it."""
+    return _without_users(_QUERY.sub(r"\1", text))
+
+
+def _without_users(text: str) -> str:
+    return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
 
 
 def is_pattern(url: str) -> bool:
     """Whether `url` stands for all that match it. A question mark in a web address does not."""
-    return bool(re.search(r"[*\[]" if _WEB.match(url) else r"[*?\[]", url))
+    return any(
+        re.search(r"[*\[]" if _WEB.match(link) else r"[*?\[]", link) for link in url.split("::")
+    )
 
 
 def local_names(urls: Sequence[str]) -> list[str]:
@@ -48,9 +65,8 @@ def local_names(urls: Sequence[str]) -> list[str]:
 
 
 def _segments(url: str) -> list[str]:
-    path = shown(url) if _WEB.match(url) else url
-    links = path.split("::")  # of a chain, the outermost that has a path is the file
-    path = next((link for link in links if "://" in link), path)
+    links = shown(url).split("::")  # of a chain, the outermost that has a path is the file
+    path = next((link for link in links if "://" in link), links[0])
     segments = _SCHEME.sub("", path).split("/")
     if not segments[-1]:
         raise ValueError(f"{shown(url)} names no file: it ends with a slash")

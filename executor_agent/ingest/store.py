@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from executor_agent.ingest import names
@@ -43,10 +43,10 @@ _EXPRESS = "--x-s3"  # buckets whose ETags are no digests end so
 class Source:
     """A file of a store, before anything was asked about it."""
 
-    url: str
-    files: Any
+    url: str = field(repr=False)  # it may have a secret in it
+    files: Any = field(repr=False)
     """fsspec's file system."""
-    path: str
+    path: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +131,15 @@ def in_thread(call: Callable[[], Answer]) -> "Future[Answer]":
 
 
 def checked(remote: Remote, data: bytes, start: int, end: int) -> bytes:
-    """What was asked for, also of a store that sends the whole file whatever it is asked.
+    """What was asked for. Of a store that sends the whole file whatever it is asked, all from
+    `start` on: it would send everything again for each piece.
 
     Raises Mismatch: it is shorter or longer.
     """
     if remote.size is None or len(data) == end - start:
         return data
     if len(data) == remote.size:
-        return data[start:end]
+        return data[start:]
     raise Mismatch(
         f"{len(data):,} bytes came where {end - start:,} were asked for, of a file that has "
         f"{remote.size:,} as the store says"

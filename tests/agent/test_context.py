@@ -116,6 +116,26 @@ def test_a_slow_callback_does_not_hold_up_who_began_the_stop() -> None:
     assert finished.wait(DEADLINE)
 
 
+def test_callbacks_have_their_thread_before_anybody_sees_the_stop() -> None:
+    """Who waits for the stop may end the process, and Python waits for started threads only."""
+    stop = StopSignal()
+    started: list[bool] = []
+    called: list[bool] = []
+
+    class Begun(threading.Event):
+        def set(self) -> None:
+            started.append("tflease-on-stop" in [each.name for each in threading.enumerate()])
+            super().set()
+
+    stop._begun = Begun()
+    stop.add_callback(lambda: called.append(stop.is_set()))
+    stop.begin("a test")
+    for thread in threading.enumerate():
+        if thread.name == "tflease-on-stop":
+            thread.join(DEADLINE)
+    assert (started, called) == ([True], [True])
+
+
 def test_a_callback_after_the_stop_is_called_at_once() -> None:
     stop = StopSignal()
     stop.begin("a test")

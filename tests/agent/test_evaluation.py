@@ -12,10 +12,18 @@ import pytest
 from executor_agent import evaluation
 from executor_agent.core import evaluation_files as files
 from executor_agent.core.evaluation_files import Entry, EvaluationPlan
-from executor_agent.evaluation import Checkpoint, Evaluator, FsspecStore, LocalStore, Store
+from executor_agent.evaluation import (
+    LAST_PATIENCE,
+    Checkpoint,
+    Evaluator,
+    FsspecStore,
+    LocalStore,
+    Store,
+)
 from executor_agent.scalars import ScalarWriter
 
 GENERATION = "20260131T120000Z-4f1c0a9be3d2-0001"
+INDEX = b"index" + bytes.fromhex("57fb808b247547db")  # as TensorFlow's tables end
 
 Evaluate = Callable[[Checkpoint], Mapping[str, float] | None]
 
@@ -31,7 +39,7 @@ def save(model_dir: Path, step: int, generation: str = GENERATION) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"ckpt-{step}.data-00000-of-00001").write_text(f"data of {step}")
     index = folder / f"ckpt-{step}.index"
-    index.write_text("index")
+    index.write_bytes(INDEX)
     os.utime(index, ns=(step * 10**9, step * 10**9))
     return folder / f"ckpt-{step}"
 
@@ -149,31 +157,133 @@ def test_what_is_no_mapping_to_numbers_is_an_error(
         evaluator(tmp_path, model_dir, lambda checkpoint: answer).run()  # type: ignore[arg-type,return-value]
 
 
-def test_a_store_that_is_away_for_a_while_costs_nothing(tmp_path: Path, model_dir: Path) -> None:
-    save(model_dir, 1)
-    finish(tmp_path)
-    looks: list[int] = []
+class Clock:
+    """Time that passes only in waiting."""
 
-    class Away(LocalStore):
-        def names(self, path: str) -> list[str]:
-            looks.append(1)
-            if len(looks) < 3:
-                raise ConnectionError("no route to the store")
-            return super().names(path)
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
 
-    evaluator(tmp_path, model_dir, lambda checkpoint: {}, Away()).run()
-    assert [entry.event for entry in noted(tmp_path)] == [files.BEGAN, files.DONE]
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
 
 
-def test_a_store_that_stays_away_is_an_error_at_the_end(tmp_path: Path, model_dir: Path) -> None:
-    finish(tmp_path)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(evaluation, "time", clock)
+    return clock
 
-    class Away(LocalStore):
-        def names(self, path: str) -> list[str]:
+
+class Away(LocalStore):
+    """Until that time."""
+
+    def __init__(self, clock: Clock, until: float) -> None:
+        self._clock, self._until = clock, until
+
+    def _check(self) -> None:
+        if self._clock.now < self._until:
             raise ConnectionError("no route to the store")
 
+    def names(self, path: str) -> list[str]:
+        self._check()
+        return super().names(path)
+
+
+class AwayAfterTheListing(Away):
+    def names(self, path: str) -> list[str]:
+        return LocalStore.names(self, path)
+
+    def fetch(self, path: str, to: str) -> None:
+        self._check()
+        super().fetch(path, to)
+
+
+@pytest.mark.parametrize("kind", [Away, AwayAfterTheListing])
+def test_a_store_that_is_away_at_the_end_is_waited_for_and_that_is_told(
+    tmp_path: Path, model_dir: Path, clock: Clock, kind: type[Away]
+) -> None:
+    save(model_dir, 1)
+    finish(tmp_path)
+    store = kind(clock, until=LAST_PATIENCE - 10)
+    evaluator(tmp_path, model_dir, lambda checkpoint: {}, store).run()
+    told = [entry for entry in noted(tmp_path) if entry.event == files.WAITS]
+    assert told[0].text == (
+        "ConnectionError: no route to the store; looking again, for 120 s at most"
+    )
+    assert 1 < len(told) < 8
+    assert max(clock.pauses) == 5.0
+    assert [each.event for each in noted(tmp_path)[len(told) :]] == [files.BEGAN, files.DONE]
+
+
+@pytest.mark.parametrize("kind", [Away, AwayAfterTheListing])
+def test_a_store_that_is_away_during_the_training_costs_nothing(
+    tmp_path: Path, model_dir: Path, clock: Clock, kind: type[Away]
+) -> None:
+    save(model_dir, 1)
+    store = kind(clock, until=10 * LAST_PATIENCE)
+    evaluator(tmp_path, model_dir, lambda checkpoint: finish(tmp_path), store).run()
+    told = [entry.text for entry in noted(tmp_path) if entry.event == files.WAITS]
+    assert told[0] == "ConnectionError: no route to the store; looking again"
+    assert noted(tmp_path)[-1].event == files.DONE
+
+
+def test_a_store_that_stays_away_is_an_error_at_the_end(
+    tmp_path: Path, model_dir: Path, clock: Clock
+) -> None:
+    finish(tmp_path)
     with pytest.raises(ConnectionError):
-        evaluator(tmp_path, model_dir, lambda checkpoint: {}, Away()).run()
+        evaluator(tmp_path, model_dir, lambda _: {}, Away(clock, until=math.inf)).run()
+    assert LAST_PATIENCE <= clock.now < LAST_PATIENCE + 10
+
+
+def test_an_index_that_is_being_written_is_left_for_the_next_look(
+    tmp_path: Path, model_dir: Path
+) -> None:
+    steps: list[int] = []
+    save(model_dir, 1)
+    index = Path(f"{save(model_dir, 2)}.index")
+    index.write_bytes(INDEX[:-1])
+
+    def evaluate(checkpoint: Checkpoint) -> None:
+        steps.append(checkpoint.step)
+        if checkpoint.step == 1:  # the newest one that is whole
+            finish(tmp_path)
+            index.write_bytes(INDEX)
+
+    evaluator(tmp_path, model_dir, evaluate).run()
+    assert steps == [1, 2]
+
+
+def test_an_index_that_stays_torn_is_waited_for_at_the_end_and_passed_over(
+    tmp_path: Path, model_dir: Path, clock: Clock
+) -> None:
+    steps: list[int] = []
+    save(model_dir, 1)
+    torn = save(model_dir, 2)
+    Path(f"{torn}.index").write_bytes(b"")
+    finish(tmp_path)
+    evaluator(tmp_path, model_dir, lambda each: steps.append(each.step)).run()
+    assert steps == [1]
+    assert LAST_PATIENCE <= clock.now < LAST_PATIENCE + 10
+    last = noted(tmp_path)[-1]
+    assert last == Entry(
+        files.WAITS, text=f"the index of {torn} is not there to its end; passed over"
+    )
+
+
+def test_what_was_seen_is_no_news_and_nobody_waits_for_it(
+    tmp_path: Path, model_dir: Path, clock: Clock
+) -> None:
+    save(model_dir, 1)
+    finish(tmp_path)
+    evaluator(tmp_path, model_dir, lambda checkpoint: {}).run()
+    assert [entry.event for entry in noted(tmp_path)] == [files.BEGAN, files.DONE]
+    assert clock.now < 1.0
 
 
 def test_any_url_of_fsspec_will_do(tmp_path: Path, model_dir: Path) -> None:

@@ -35,11 +35,10 @@ def fork(steps):
         os.write(write, f"{os.getpid()}\\n".encode())
         time.sleep(600)
         os._exit(0)
+lines = b""
 for steps in ((), ("setsid",), ("setsid", "fork")):
     fork(steps)
-lines = b""
-while lines.count(b"\\n") < 3:
-    lines += os.read(report, 100)
+    lines += os.read(report, 100)  # one after the other, so that they are told in this order
 pids = [os.getpid(), *map(int, lines.split())]
 with open(sys.argv[1] + ".part", "w") as file:
     json.dump(pids, file)
@@ -202,6 +201,38 @@ def test_sigterm_kills_who_does_not_leave_within_the_grace(start: Start, tmp_pat
     guard.terminate()
     assert guard.wait(DEADLINE) == 128 + signal.SIGKILL
     assert not [each for each in tree if _lives(each.pid)]
+
+
+@pytest.mark.slow
+def test_signals_that_mean_nothing_change_nothing(start: Start, tmp_path: Path) -> None:
+    guard = start(*tree_of(tmp_path / "pids", "stubborn"), grace="600")
+    tree = processes_in(tmp_path / "pids")
+    for number in (
+        *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
+        *(signal.SIGALRM, signal.SIGIO, signal.SIGPROF, signal.SIGRTMIN, signal.SIGRTMAX),
+    ):
+        guard.send_signal(number)
+    assert guard.stdin is not None
+    guard.stdin.close()  # it is there to see this
+    assert guard.wait(DEADLINE) == 128 + signal.SIGKILL
+    assert not [each for each in tree if _lives(each.pid)]
+
+
+@pytest.mark.slow
+def test_a_command_has_the_signals_that_it_would_have_without_a_guard(
+    start: Start, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    code = (
+        "import pathlib, signal, sys\n"
+        "ours = (signal.SIGPIPE, signal.SIGXFSZ)  # Python itself ignores these\n"
+        "lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
+        "(mask,) = (int(line.split()[1], 16) for line in lines if line.startswith('SigIgn'))\n"
+        "found = [n for n in signal.valid_signals() if mask >> n - 1 & 1 and n not in ours]\n"
+        "pathlib.Path(sys.argv[1]).write_text(repr(found))\n"
+    )
+    assert start(sys.executable, "-c", code, str(told)).wait(DEADLINE) == 0
+    assert told.read_text() == "[]"
 
 
 @pytest.mark.slow

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from executor_agent.ingest.control import Control
+from executor_agent.ingest.copying import FileCopy, Patience, asked
+from executor_agent.ingest.counters import FetchCounters
 from executor_agent.ingest.errors import FetchError, FetchStopped
+from executor_agent.ingest.local_copy import LocalCopy
 from executor_agent.ingest.names import BOOKS
+from executor_agent.ingest.store import sources_of
 from tests.ingest.conftest import MakeMember
 from tests.object_store import ObjectStore
 
@@ -86,6 +91,58 @@ def test_another_file_of_the_same_name_does_not_replace_a_copy(
     with pytest.raises(ValueError, match="is already the copy of s3://bucket/train/x"):
         ctx.fetch("s3://bucket/test/x", storage_options=store.storage_options)
     assert path.read_bytes() == b"train"
+
+
+def test_of_two_fetches_at_a_time_the_later_one_does_not_replace_another_file_either(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """Both have looked before either was done."""
+    store.put_all({"s3://bucket/train/x": b"train", "s3://bucket/test/x": b"test"})
+    control, patience = Control(), Patience(0, 30.0)
+    copies: list[FileCopy] = []
+    urls = ["s3://bucket/train/x", "s3://bucket/test/x"]
+    for source in sources_of(urls, store.storage_options):
+        local = LocalCopy(tmp_path, "x")
+        remote = asked(control, patience, source)
+        local.check_origin(remote)
+        local.prepare()
+        copies.append(FileCopy(remote, local, None, control, patience, FetchCounters()))
+    copies[0].run()
+    with pytest.raises(ValueError, match="is already the copy of s3://bucket/train/x"):
+        copies[1].run()
+    assert (tmp_path / "x").read_bytes() == b"train"
+
+
+@pytest.mark.parametrize("theirs", ["a file", "a link to nothing"])
+def test_a_file_of_the_users_own_is_not_replaced(
+    store: ObjectStore, member: MakeMember, tmp_path: Path, theirs: str
+) -> None:
+    store.put_all({"s3://bucket/x": b"the store's", "s3://bucket/y": b"y"})
+    own = tmp_path / "x"
+    if theirs == "a file":
+        own.write_bytes(b"the user's")
+    else:
+        own.symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"/x is there and was not put there by ctx.fetch"):
+        member().ctx.fetch(
+            "s3://bucket/*", tmp_path, shard=False, storage_options=store.storage_options
+        )
+    assert own.is_symlink() or own.read_bytes() == b"the user's"
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_copy_that_was_cut_off_between_its_last_steps_is_made_again(
+    store: ObjectStore, member: MakeMember, tmp_path: Path
+) -> None:
+    """Its record was not written any more; that of its part was not removed yet."""
+    store.put("s3://bucket/x", b"x")
+    options = store.storage_options
+    [path] = member().ctx.fetch("s3://bucket/x", tmp_path, storage_options=options)
+    [record] = (tmp_path / BOOKS).glob("*.json")
+    record.rename(record.with_suffix(".part.json"))
+    assert member().ctx.fetch("s3://bucket/x", tmp_path, storage_options=options) == [path]
+    assert path.read_bytes() == b"x"
+    assert record.exists()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +265,13 @@ def test_a_web_server_without_ranges_serves_large_files_too(
     (source / "x.bin").write_bytes(content)
     (source / "empty").write_bytes(b"")
 
+    asked_for: list[str] = []
+
     class Served(SimpleHTTPRequestHandler):  # it sends whole files, whatever it is asked
+        def do_GET(self) -> None:
+            asked_for.append(self.path)
+            super().do_GET()
+
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(source))
 
@@ -228,4 +291,5 @@ def test_a_web_server_without_ranges_serves_large_files_too(
             server.shutdown()
             thread.join()
     assert [path.read_bytes() for path in paths] == [content, b""]
+    assert asked_for.count("/x.bin?signature=secret") == 1  # not once for each piece
     assert "secret" not in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor_agent.ingest.names import is_pattern, local_names, shown
+from executor_agent.ingest.names import is_pattern, local_names, shown, without_secrets
 
 
 def test_a_copy_has_the_name_of_its_file() -> None:
@@ -30,6 +30,31 @@ def test_what_comes_after_a_question_mark_is_no_name_and_no_pattern() -> None:
     assert not is_pattern(url)
     assert "secret" not in shown(url)
     assert "secret" not in shown("ftp://me:secret@host/x")
+
+
+@pytest.mark.parametrize(
+    "url, told",
+    [
+        ("https://host/a.csv?sig=secret#x", "https://host/a.csv"),
+        ("simplecache::https://host/a.csv?sig=secret", "simplecache::https://host/a.csv"),
+        ("zip://a::https://me:secret@host/x?secret", "zip://a::https://me:***@host/x"),
+        ("https://secret@host/x", "https://***@host/x"),
+        ("sftp://me:se:cr@et@host/x", "sftp://me:***@host/x"),
+        ("abfs://container@account/x?y", "abfs://container@account/x?y"),
+        ("s3://bucket/a:b@c", "s3://bucket/a:b@c"),
+    ],
+)
+def test_what_is_shown_of_an_address_has_no_secret(url: str, told: str) -> None:
+    assert shown(url) == told
+    assert without_secrets(f"no '{url}' there") == f"no '{told}' there"
+
+
+def test_a_chain_with_a_signed_address_is_one_file_and_its_name_no_secret() -> None:
+    url = "simplecache::https://me:secret@host/a/data.csv?sig=secret"
+    assert not is_pattern(url)
+    assert is_pattern("simplecache::s3://b/data-?.csv")
+    assert local_names([url]) == ["data.csv"]
+    assert "secret" not in "".join(local_names([url, "https://host/b/data.csv"]))
 
 
 def test_of_a_chain_the_file_gives_the_name() -> None:

@@ -26,7 +26,7 @@ def save_twice(args: dict[str, str], ctx: Any) -> None:
                 sleep(0.02)
         if ctx.is_chief:
             (folder / f"ckpt-{step}.data-00000-of-00001").write_text(str(step))
-            (folder / f"ckpt-{step}.index").write_text("")
+            (folder / f"ckpt-{step}.index").write_bytes(bytes.fromhex("57fb808b247547db"))
 
 
 def read_back(args: None, checkpoint: Any) -> dict[str, float]:
@@ -66,8 +66,8 @@ def test_results_come_while_the_cluster_trains_and_the_last_after_it(
 def test_an_evaluation_ends_with_the_cluster(spark: Any, tmp_path: Path, gate: Path) -> None:
     model = tmp_path / "model" / "checkpoints" / "20200131T120000Z-4f1c0a9be3d2-0001"
     model.mkdir(parents=True)
-    for name in ("ckpt-7.data-00000-of-00001", "ckpt-7.index"):
-        (model / name).touch()
+    (model / "ckpt-7.data-00000-of-00001").touch()
+    (model / "ckpt-7.index").write_bytes(bytes.fromhex("57fb808b247547db"))
     begun = tmp_path / "begun"
     cluster = TFCluster.run(
         spark,

@@ -151,6 +151,7 @@ def interrupt(*_: object, **__: object) -> None:
         "coordinator.spark.launch.Launch.start",
         "coordinator.spark.cluster.TFCluster._wait_until_running",
         "coordinator.spark.cluster.TFCluster._raise_if_over",
+        "coordinator.spark.beside.TensorBoard",
     ],
 )
 def test_ctrl_c_anywhere_in_the_start_leaves_nothing(
@@ -161,11 +162,24 @@ def test_ctrl_c_anywhere_in_the_start_leaves_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(where, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(spark)
+            run(spark, tensorboard=True)
     assert len(started) == 1
     assert not started[0].is_alive
     with run(spark, reservation_timeout=60.0):
         pass
+
+
+@pytest.mark.parametrize("error", [OSError("no disk"), RuntimeError("no threads")])
+def test_no_training_ends_for_the_sake_of_tensorboard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("coordinator.spark.beside.TensorBoard", refuse)
+    with run(FakeSpark(playing(Script())), tensorboard=True) as cluster:
+        cluster.wait(60)
+    assert f"TensorBoard did not start: {error!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,16 @@ import psutil
 import pytest
 
 from coordinator.core.errors import InvalidRun, PayloadNotPicklable, RunOver
+from coordinator.spark import driver_evaluation
 from coordinator.spark.beside import Beside
 from coordinator.spark.driver_evaluation import DriverEvaluation, Evaluation, EvaluationFailed
+from executor_agent.core import evaluation_files as files
+from executor_agent.evaluation import OUTPUT_BYTES
 from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.slow
 DEADLINE = 60.0
+INDEX = bytes.fromhex("57fb808b247547db")  # as TensorFlow's tables end
 GENERATION = "20260131T120000Z-4f1c0a9be3d2-0001"
 
 
@@ -42,7 +47,7 @@ class Run:
         folder = self.model_dir / "checkpoints" / GENERATION
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"ckpt-{step}.data-00000-of-00001").write_text(str(step))
-        (folder / f"ckpt-{step}.index").write_text("")
+        (folder / f"ckpt-{step}.index").write_bytes(INDEX)
         return folder / f"ckpt-{step}"
 
     def evaluate(self, fn: Callable[..., Any], args: Any = None, **more: Any) -> DriverEvaluation:
@@ -141,6 +146,69 @@ def test_one_that_takes_too_long_is_ended_with_all_below_it(run: Run) -> None:
     assert not psutil.pid_exists(handle.pid)
 
 
+def test_a_process_that_hears_nothing_of_its_store_is_given_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that does not answer: here a pipe without a writer."""
+    monkeypatch.setattr(driver_evaluation, "END_TIMEOUT", 0.5)
+    path = run.save(1)
+    index = Path(f"{path}.index")
+    index.unlink()
+    os.mkfifo(index)
+    run.is_over.set()
+    handle = run.evaluate(read_back, 1.0)
+    with pytest.raises(EvaluationFailed, match=r"for 0.5 s its process has neither evaluated"):
+        handle.wait(DEADLINE)
+    assert not psutil.pid_exists(handle.pid)
+
+
+def test_one_that_does_not_leave_is_killed_and_its_results_count(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_evaluation, "LEAVE_TIMEOUT", 0.2)
+    run.save(1)
+    run.is_over.set()
+
+    def leave_a_thread(args: Any, checkpoint: Any) -> dict[str, float]:
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        return {"value": 1.0}
+
+    handle = run.evaluate(leave_a_thread)
+    assert [dict(each.metrics) for each in handle.wait(DEADLINE)] == [{"value": 1.0}]
+    assert "all is evaluated, and the process does not end" in run.said[0]
+    assert not psutil.pid_exists(handle.pid)
+
+
+def test_who_cannot_be_told_of_a_failure_holds_up_nobody(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(text: str) -> None:
+        raise BrokenPipeError("nobody reads what the driver prints")
+
+    monkeypatch.setattr(run.beside, "_say_beside", refuse)
+    run.save(1)
+    handle = run.evaluate(lambda args, checkpoint: 1 / 0)
+    with pytest.raises(EvaluationFailed, match="ZeroDivisionError"):
+        handle.wait(DEADLINE)
+    assert not handle._directory.exists()
+
+
+def test_what_it_prints_takes_a_bounded_part_of_the_disk(run: Run) -> None:
+    run.save(1)
+
+    def flood(args: Any, checkpoint: Any) -> None:
+        for _ in range(3):
+            sys.stdout.write("x" * OUTPUT_BYTES)
+        print("end of it", flush=True)
+        time.sleep(600)
+
+    handle = run.evaluate(flood)
+    eventually(lambda: handle.output().endswith("end of it\n"), "all is printed")
+    output = handle._directory / files.OUTPUT
+    eventually(lambda: output.stat().st_blocks * 512 < 2 * OUTPUT_BYTES, "some is given back")
+    handle.stop()
+
+
 @pytest.mark.parametrize("manner", ["stop", "shutdown", "guard"])
 def test_nothing_is_left_whatever_ends_it(run: Run, manner: str) -> None:
     run.save(1)
@@ -198,11 +266,11 @@ def test_checkpoints_in_an_object_store_are_evaluated(run: Run) -> None:
         bucket.mkdir("bucket")
         folder = f"bucket/model/checkpoints/{GENERATION}"
         bucket.pipe(f"{folder}/ckpt-1.data-00000-of-00001", b"1")
-        bucket.pipe(f"{folder}/ckpt-1.index", b"")
+        bucket.pipe(f"{folder}/ckpt-1.index", INDEX)
         handle = run.evaluate(read_back, 10.0, model_dir="s3://bucket/model", env=store.environment)
         eventually(handle.results, "the first result")
         bucket.pipe(f"{folder}/ckpt-2.data-00000-of-00001", b"2")
-        bucket.pipe(f"{folder}/ckpt-2.index", b"")
+        bucket.pipe(f"{folder}/ckpt-2.index", INDEX)
         run.is_over.set()
         found = handle.wait(DEADLINE)
     assert [(each.path, dict(each.metrics)) for each in found] == [
