@@ -20,7 +20,7 @@ from coordinator.core import census, effects, events
 from coordinator.core.errors import StaleIncarnation
 from coordinator.core.log_values import ReadLog
 from coordinator.core.machine import Machine
-from coordinator.core.model import IncarnationId, MemberId, RunId, RunSpec, RunView
+from coordinator.core.model import IncarnationId, MemberId, MemberView, RunId, RunSpec, RunView
 from coordinator.durability import Commits, recover
 from coordinator.event_log import EventLog
 from coordinator.gpu_requests import GpuRequests
@@ -234,6 +234,10 @@ class Engine:
     def view(self, run_id: RunId) -> RunView:
         """Raises UnknownRun."""
         return self._machine.view(run_id, self._clock())
+
+    def member_view(self, run_id: RunId, member: MemberId) -> MemberView:
+        """One member, without the price of a view of all. Raises UnknownRun, InvalidReservation."""
+        return self._machine.member_view(run_id, member, self._clock())
 
     def spec(self, run_id: RunId) -> RunSpec:
         """What a run is: fixed, and without the price of a view. Raises UnknownRun."""

@@ -8,7 +8,7 @@ is a message and its size. No run depends on it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +23,9 @@ _MOST_PIECES = 32
 """That wait for one driver."""
 
 _MANY_BYTES = 16 * 1024 * 1024
-"""About so much may be on its way to one driver: the agents share it."""
+"""About so much may be on its way to one driver, at most twice as much: the agents share it."""
 
-_SMALLEST_WINDOW = 16 * 1024
+_SMALLEST_WINDOW = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,44 +83,55 @@ class Load:
 
 
 class Inbox:
-    """A driver's stream: what it has to be told, in order, and never much of it."""
+    """A driver's stream: what it has to be told, in order, and never much of it. ``size``: bytes of
+    the pieces among it."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self.on_end: Callable[[], None] = lambda: None
-        self._queue: deque[Delivery] = deque()
+        self.size = 0
+        self._queue: OrderedDict[object, Delivery] = OrderedDict()
         self._news = asyncio.Event()
         self._room = asyncio.Semaphore(_MOST_PIECES)
         self._is_closed = False
 
     def announce(self, delivery: Delivery) -> None:
-        """A few words that need no room."""
-        self._queue.append(delivery)
+        """A few words that need no room: of each agent the latest, behind its pieces. One that
+        comes and goes while its driver reads nothing must not pile up."""
+        self._queue.pop(delivery.who, None)
+        self._append(delivery.who, delivery)
+
+    def _append(self, key: object, delivery: Delivery) -> None:
+        self._queue[key] = delivery
         self._news.set()
+
+    def _count(self, size: int) -> None:
+        self.size += size
+        self._load.size += size
 
     async def put(self, delivery: Delivery) -> None:
         """Waits until there is room. Dropped when the driver has gone meanwhile: its agent will
         send it again."""
-        self._load.size += delivery.size
+        self._count(delivery.size)
         try:
             await self._room.acquire()
         except BaseException:
-            self._load.size -= delivery.size
+            self._count(-delivery.size)
             raise
         if self._is_closed:
-            self._load.size -= delivery.size
+            self._count(-delivery.size)
             self._room.release()  # for the next who waits
         else:
-            self.announce(delivery)
+            self._append(object(), delivery)
 
     async def get(self) -> Delivery:
         """The next, when there is one."""
         while not self._queue:
             self._news.clear()
             await self._news.wait()
-        delivery = self._queue.popleft()
+        _, delivery = self._queue.popitem(last=False)
         if delivery.message is not None:
-            self._load.size -= delivery.size
+            self._count(-delivery.size)
             self._room.release()
         return delivery
 
@@ -129,7 +140,7 @@ class Inbox:
         if self._is_closed:
             return
         self._is_closed = True
-        self._load.size -= sum(delivery.size for delivery in self._queue)
+        self._count(-sum(delivery.size for delivery in self._queue.values()))
         self._queue.clear()
         self._room.release()
 
@@ -140,8 +151,23 @@ class _Files:
     def __init__(self) -> None:
         self.senders: dict[Who, Sender] = {}
         self.inbox: Inbox | None = None
+        self._sharers = 0  # when all were told of their window
 
-    def receiver(self) -> Receiver:
+    def tell(self, sender: Sender) -> None:
+        """A new one of the receiver; and all, when its share would make it too much. They may send
+        again what is on its way, so that is seldom done."""
+        most = 2 * max(self._sharers, _MANY_BYTES // WINDOW_BYTES)
+        if self.inbox is not None and len(self.senders) > most:
+            self.tell_all()
+        else:
+            sender.tell(self._receiver())
+
+    def tell_all(self) -> None:
+        self._sharers = len(self.senders)
+        for sender in self.senders.values():
+            sender.tell(self._receiver())
+
+    def _receiver(self) -> Receiver:
         share = _MANY_BYTES // max(1, len(self.senders))
         return Receiver(self.inbox is not None, max(_SMALLEST_WINDOW, min(WINDOW_BYTES, share)))
 
@@ -162,7 +188,7 @@ class FileRelay:
             before.on_end()
         if files.inbox is not None:
             files.inbox.announce(Delivery(who, is_there=True))
-        sender.tell(files.receiver())
+        files.tell(sender)
         return sender
 
     def close_sender(self, run_id: RunId, who: Who, sender: Sender) -> None:
@@ -172,6 +198,11 @@ class FileRelay:
             if files.inbox is not None:
                 files.inbox.announce(Delivery(who, is_there=False))
             self._tidy(run_id, files)
+
+    def waits_for(self, run_id: RunId) -> int:
+        """Bytes of pieces that wait for this run's driver."""
+        files = self._runs.get(run_id)
+        return 0 if files is None or files.inbox is None else files.inbox.size
 
     async def pass_on(self, run_id: RunId, who: Who, message: Any, size: int) -> None:
         """To the driver; dropped when there is none, of which the agent has been told."""
@@ -187,9 +218,9 @@ class FileRelay:
         if before is not None:
             before.close()
             before.on_end()
-        for who, sender in files.senders.items():
+        for who in files.senders:
             inbox.announce(Delivery(who, is_there=True))
-            sender.tell(files.receiver())
+        files.tell_all()
         return inbox
 
     def close_receiver(self, run_id: RunId, inbox: Inbox) -> None:
@@ -197,8 +228,7 @@ class FileRelay:
         files = self._runs.get(run_id)
         if files is not None and files.inbox is inbox:
             files.inbox = None
-            for sender in files.senders.values():
-                sender.tell(files.receiver())
+            files.tell_all()
             self._tidy(run_id, files)
 
     def answer(self, run_id: RunId, inbox: Inbox, who: Who, answer: Answer) -> None:

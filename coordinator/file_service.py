@@ -53,14 +53,7 @@ class FileService(file_grpc.FileServiceServicer):
     def _check_holder(self, run_id: RunId, who: Who) -> None:
         """Raises UnknownRun, InvalidReservation, StaleIncarnation."""
         member, incarnation = who
-        roles = self._engine.spec(run_id).roles
-        if not 0 <= member.index < getattr(roles, member.role.value):
-            raise InvalidReservation(f"run {run_id} has no {member}")
-        session = self._engine.session(run_id, incarnation)
-        if getattr(session, "member", None) == member:
-            return  # which spares a run of ten thousand as many pictures of itself
-        holder = next(each for each in self._engine.view(run_id).members if each.id == member)
-        if holder.incarnation != incarnation:
+        if self._engine.member_view(run_id, member).incarnation != incarnation:
             raise StaleIncarnation(
                 f"{member} of run {run_id} is held by another attempt, or by none",
                 {"member": str(member)},
@@ -71,10 +64,18 @@ class FileService(file_grpc.FileServiceServicer):
         while isinstance(message := await context.read(), pb.SendFilesRequest):
             size = message.ByteSize()
             self._limiter.check("request_bytes", size)
-            self._limiter.check("file_bytes", self._relay.load.size + size)
+            self._check_room(run_id, size)
             await self._relay.pass_on(run_id, who, _for_driver(who, message), size)
             await pace.after_piece(size)
             del message  # a quarter of a MiB, and the next may be hours away
+
+    def _check_room(self, run_id: RunId, size: int) -> None:
+        """One run may hold no more than it leaves to all others: however many drivers read nothing,
+        there is room for one that does. Raises LimitExceeded."""
+        most = self._limiter.limits.file_bytes - self._relay.load.size
+        wanted = self._relay.waits_for(run_id) + size
+        if wanted > most:
+            raise self._limiter.exceeded("file_bytes", wanted, max(0, most))
 
     async def _tell_agent(self, sender: Sender, context: Any) -> None:
         while True:

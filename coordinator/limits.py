@@ -62,7 +62,11 @@ class Limits:
     gpu_patience: float = _limit(7 * 86_400.0, "how long a call may wait for GPUs")
     file_senders: int = _limit(20_000, "agents that send files")
     file_receivers: int = _limit(500, "drivers that receive files")
-    file_bytes: int = _limit(64 * MIB, "pieces of files that wait for a slow driver, of all runs")
+    file_bytes: int = _limit(
+        64 * MIB,
+        "pieces of files that wait for slow drivers, of all runs; of one run at most as much as is "
+        "left for the others",
+    )
     log_readers_per_member: int = _limit(16, "calls that read the log of one member")
 
     # -- rates ------------------------------------------------------------------------------

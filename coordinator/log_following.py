@@ -37,6 +37,8 @@ _TROUBLE_DELAY = 10.0
 _TOLD_AFTER = 5.0
 """Seconds out of reach before that is said: a restart of the coordinator takes less."""
 
+_UNSEEN = "{} more of its attempts had ended before anybody looked at them"
+
 
 class LogSource(Protocol):
     """A run, and the logs of its members."""
@@ -67,26 +69,29 @@ def follow(
     ``last_bytes``: begins with the last lines of what is there, so much at most; None: with the
     first line. Raises InvalidRun when there is no such member.
     """
-    names = [str(each.id) for each in source.view().members]
+    run = source.view()
+    names = [str(each.id) for each in run.members]
     if member is not None and member not in names:
         raise InvalidRun(f"the run has no member {member!r}: {', '.join(names)}")
-    return _Follower(source, member, last_bytes, clock).lines()
+    return _Follower(source, run, member, last_bytes, clock).lines()
 
 
 class _Follower:
     def __init__(
         self,
         source: LogSource,
+        run: RunView,
         member: str | None,
         last_bytes: int | None,
         clock: Callable[[], float],
     ) -> None:
         self._source = source
+        self._first: RunView | None = run
         self._prefix = member is None
         self._clock = clock
         self._logs = {
-            each.id: _MemberLog(each.id, source, last_bytes, clock, len(source.view().members))
-            for each in source.view().members
+            each.id: _MemberLog(each.id, source, last_bytes, clock, len(run.members))
+            for each in run.members
             if member in (None, str(each.id))
         }
         self._away_since: float | None = None
@@ -95,12 +100,12 @@ class _Follower:
     def lines(self) -> Iterator[str]:
         while True:
             lost = self._source.lost()  # before the view, which is then the last one
-            run = self._source.view()
+            run, self._first = self._first or self._source.view(), None
             came = False
             for member in run.members:
                 if (log := self._logs.get(member.id)) is not None:
                     for line in self._step(
-                        log, member, is_over=run.phase.is_terminal or bool(lost)
+                        log, member, run, is_over=run.phase.is_terminal or bool(lost)
                     ):
                         came = True
                         yield line
@@ -111,9 +116,11 @@ class _Follower:
             if not came:  # a restart in place leaves little time to see how the last attempt ended
                 self._source.wait(_SHORTEST_DELAY)
 
-    def _step(self, log: _MemberLog, member: MemberView, *, is_over: bool) -> Iterator[str]:
+    def _step(
+        self, log: _MemberLog, member: MemberView, run: RunView, *, is_over: bool
+    ) -> Iterator[str]:
         try:
-            news = log.news(member, is_over=is_over)
+            news = log.news(member, run, is_over=is_over)
         except (CoordinatorUnavailable, LimitExceeded) as error:
             if line := self._out_of_reach(error):
                 yield line
@@ -158,6 +165,7 @@ class _MemberLog:
         self._clock = clock
         self._lines = LogLines(0 if last_bytes is None else None)
         self._incarnation = ""
+        self._restarts = 0
         self._where = ""
         self._has_ended = False
         self._delay = _SHORTEST_DELAY
@@ -165,12 +173,12 @@ class _MemberLog:
         self.due_at = 0.0
         self.has_answered = False
 
-    def news(self, member: MemberView, *, is_over: bool) -> list[str | Notice]:
+    def news(self, member: MemberView, run: RunView, *, is_over: bool) -> list[str | Notice]:
         """``is_over``: this is the last look. Raises CoordinatorUnavailable, LimitExceeded."""
         self.has_answered = False
         found: list[str | Notice] = []
         if member.incarnation is not None:
-            found += self._attempt(str(member.incarnation), str(member.executor or ""))
+            found += self._attempt(member, run)
         if member.executor is not None:
             self._where = f"{member.executor.directory}/member.log on {member.executor}"
         if self._has_ended or not self._incarnation:
@@ -182,10 +190,14 @@ class _MemberLog:
             return found
         return found + self._read(member)
 
-    def _attempt(self, incarnation: str, host: str) -> list[str | Notice]:
+    def _attempt(self, member: MemberView, run: RunView) -> list[str | Notice]:
         """Which of its attempts it is now."""
+        incarnation, host = str(member.incarnation), str(member.executor or "")
         if incarnation == self._incarnation:
             return []
+        # Of those that are still told; there may have been others.
+        restarts = sum(not each.alone or each.member == member.id for each in run.restarts)
+        unseen, self._restarts = restarts - self._restarts - 1, restarts
         is_first, was_open = not self._incarnation, not self._has_ended
         self._incarnation, self._has_ended, self._delay = incarnation, False, _SHORTEST_DELAY
         self._said_trouble = False
@@ -198,6 +210,8 @@ class _MemberLog:
                 *self._lines.flush(),
                 Notice(f"lines may be missing here: the last attempt's log is {self._where}"),
             ]
+        if unseen > 0:
+            found.append(Notice(f"lines are missing here: {_UNSEEN.format(unseen)}"))
         self._lines = LogLines()
         return [*found, Notice(f"started again{f', on {host}' if host else ''}")]
 

@@ -25,12 +25,9 @@ class LogService(log_grpc.LogServiceServicer):
 
     async def ReadLog(self, request: pb.ReadLogRequest, context: Any) -> pb.ReadLogResponse:
         run_id, wanted = RunId(request.run_id), wire.member_id_from_pb(request.member)
-        members = {member.id: member for member in self._engine.view(run_id).members}
-        if wanted not in members:
-            raise InvalidReservation(f"run {run_id} has no {wanted}")
+        member = self._engine.member_view(run_id, wanted)
         if request.HasField("offset") and request.offset < 0:
             raise InvalidReservation(f"offset {request.offset}: must be 0 or more")
-        member = members[wanted]
         session = self._engine.session(run_id, member.incarnation)
         if session is None or member.phase.has_ended:  # its agent is about to leave
             return wire.log_chunk_to_pb(_of(member, _what_is_left(member)))

@@ -70,8 +70,8 @@ def train_fed(args, ctx):
         steps += 1
         ctx.report_progress(steps, loss=loss)
 
-    path = Path(ctx.model_dir if ctx.is_chief else ctx.local_dir) / MODEL_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(ctx.local_dir) / MODEL_FILE
     model.save(path)
+    model_path = ctx.upload(path) if ctx.is_chief else None  # into `model_dir`
     weights = sum(float(tf.norm(variable)) for variable in model.trainable_variables)
-    return {"steps": steps, "loss": loss, "weights": weights, "model_path": str(path)}
+    return {"steps": steps, "loss": loss, "weights": weights, "model_path": model_path}

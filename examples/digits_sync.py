@@ -96,14 +96,14 @@ def train_in_step(args, ctx):
             with ctx.section("checkpoint"):
                 checkpoints.save(checkpoint_number=done)
 
-    path = Path(ctx.model_dir if ctx.is_chief else ctx.local_dir) / MODEL_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(ctx.local_dir) / MODEL_FILE
     model.save(path)
+    model_path = ctx.upload(path) if ctx.is_chief else None  # into `model_dir`
     weights = sum(float(tf.norm(variable)) for variable in model.trainable_variables)
     return {
         "steps": done,
         "loss": loss,
         "weights": weights,
-        "model_path": str(path),
+        "model_path": model_path,
         "began_at": began_at,
     }

@@ -98,7 +98,7 @@ def coordinate(args, ctx):
                 checkpoints.save(checkpoint_number=done, options=here)
             saved = done
 
-    path = Path(ctx.model_dir) / MODEL_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(ctx.local_dir) / MODEL_FILE
     model.save(path)
-    return {"steps": done, "loss": loss, "model_path": str(path), "began_at": began_at}
+    model_path = ctx.upload(path)  # into `model_dir`, also where that is a store
+    return {"steps": done, "loss": loss, "model_path": model_path, "began_at": began_at}

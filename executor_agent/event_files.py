@@ -24,6 +24,10 @@ LOOK_INTERVAL = 0.5
 """Seconds between two looks at the directory."""
 
 _RETRY_MIN, _RETRY_MAX = 0.2, 2.0
+_REFUSED_MAX = 10.0
+"""Seconds between two tries; the longer ones of a coordinator that has no room for what is sent."""
+
+_LAST_WORD_TIMEOUT = 1.0
 
 _MOST_ENTRIES = 4 * MAX_FILES
 """Of all directories together that one look reads."""
@@ -75,14 +79,17 @@ class EventFiles:
             await asyncio.wait((self._running,))
 
     async def _run(self) -> None:
-        pause = _RETRY_MIN
+        pause = 0.0
         while True:
+            is_refused = False
             try:
                 async with self._connect() as stream:
                     if await self._attend(stream):
                         return
-            except (CoordinatorUnavailable, LimitExceeded):
+            except CoordinatorUnavailable:
                 pass  # it keeps what it has, and comes again
+            except LimitExceeded:
+                is_refused = True
             except TfleaseError as error:
                 self._complain(f"event files are not sent any more: {error}")
                 return
@@ -90,11 +97,10 @@ class EventFiles:
                 self._complain(f"event files: {type(error).__name__}: {error}")
                 return
             finally:
-                pause = _RETRY_MIN if self._progress.is_received else pause
+                pause = pause_after(pause, self._progress.is_received, is_refused)
                 self._is_connected = self._has_told_end = False
                 self._progress.receiver_left()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _RETRY_MAX)
 
     async def _attend(self, stream: FileSending) -> bool:
         """One stream. True: the driver has all, or will not have it: there is no more to do."""
@@ -104,6 +110,7 @@ class EventFiles:
             await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
             if sending.done() and sending.exception() is None:
                 return True
+            await asyncio.wait((reading,), timeout=_LAST_WORD_TIMEOUT)
             if reading.done():  # what the coordinator said last explains the end
                 reading.result()
             sending.result()
@@ -171,6 +178,13 @@ class EventFiles:
         piece = Piece(wanted.path, wanted.version, wanted.offset, data)
         self._progress.sent(wanted, len(data))  # first: its answer may come before we go on
         await stream.send(piece)
+
+
+def pause_after(last: float, was_received: bool, is_refused: bool) -> float:
+    """Seconds until the next try. ``was_received``: by a driver, until then."""
+    if is_refused:  # thousands of agents that come back at once would be worse than what they send
+        return min(max(2 * last, _RETRY_MIN), _REFUSED_MAX)
+    return _RETRY_MIN if was_received else min(max(2 * last, _RETRY_MIN), _RETRY_MAX)
 
 
 def _files_below(directory: Path) -> Iterator[tuple[str, Seen]]:

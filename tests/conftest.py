@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -231,3 +232,15 @@ def _signal(process: Process) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow in the tests' own process, for all that use it there. It has two CPUs, for
+    strategies: once it has been used it takes no more."""
+    import tensorflow
+
+    cpu = tensorflow.config.list_physical_devices("CPU")[0]
+    two = [tensorflow.config.LogicalDeviceConfiguration()] * 2
+    tensorflow.config.set_logical_device_configuration(cpu, two)
+    return tensorflow

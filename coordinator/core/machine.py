@@ -22,10 +22,18 @@ from coordinator.core.effects import (
     Noted,
     RunChanged,
 )
-from coordinator.core.errors import InvalidRun, UnknownRun
+from coordinator.core.errors import InvalidReservation, InvalidRun, UnknownRun
 from coordinator.core.lease_book import LeaseBook
 from coordinator.core.lease_news import Acquired, BookEffect, Expired, Freed, Lapsed, Leased, Told
-from coordinator.core.model import MemberId, MemberPhase, RunId, RunPhase, RunSpec, RunView
+from coordinator.core.model import (
+    MemberId,
+    MemberPhase,
+    MemberView,
+    RunId,
+    RunPhase,
+    RunSpec,
+    RunView,
+)
 from coordinator.core.run import Run
 
 KEPT_RUNS = 100
@@ -199,6 +207,14 @@ class Machine:
     def member_phase(self, run_id: RunId, member: MemberId) -> MemberPhase:
         """Where a member stands, without the price of a view. Raises UnknownRun, KeyError."""
         return self._run(run_id).member_phase(member)
+
+    def member_view(self, run_id: RunId, member: MemberId, now: float) -> MemberView:
+        """One member, without the price of a view. Raises UnknownRun, InvalidReservation."""
+        run = self._run(run_id)
+        try:
+            return run.member_view(member, now)
+        except KeyError:
+            raise InvalidReservation(f"run {run_id} has no {member}") from None
 
     def view(self, run_id: RunId, now: float) -> RunView:
         """A frozen picture of a run, with the diagnosis. Raises UnknownRun."""

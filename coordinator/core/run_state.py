@@ -19,6 +19,7 @@ from coordinator.core.model import (
     Failure,
     MemberId,
     MemberPhase,
+    MemberView,
     RunId,
     RunPhase,
     RunSpec,
@@ -227,6 +228,10 @@ class RunState(Tracked):
     def member_phase(self, member: MemberId) -> MemberPhase:
         """Raises KeyError."""
         return self._members[member].phase
+
+    def member_view(self, member: MemberId, now: float) -> MemberView:
+        """A frozen copy of one member. Raises KeyError."""
+        return self._leases.view(self._members[member], now)
 
     def view(self, now: float) -> RunView:
         """A frozen copy, without the diagnosis (``machine`` adds it)."""

@@ -36,13 +36,14 @@ class LogDirectory:
         """``log_dir`` None: a new temporary directory. Raises InvalidRun."""
         self._say = say or _log.warning
         self._is_store = log_dir is not None and is_url(log_dir)
+        is_temporary = log_dir is None or self._is_store
         self._copy: StoreCopy | None = None
         self._receiver: EventFileMirror | None = None
         self._is_closed = False
-        if log_dir is None or self._is_store:
-            self.mirror = Path(tempfile.mkdtemp(prefix="tflease-events-"))
-        else:
+        if log_dir is not None and not is_temporary:
             self.mirror = local_path(log_dir)
+        else:
+            self.mirror = Path(tempfile.mkdtemp(prefix="tflease-events-"))
         try:
             self.mirror.mkdir(parents=True, exist_ok=True)
             if self._is_store and log_dir is not None:
@@ -53,7 +54,8 @@ class LogDirectory:
                 "that can be written to, or an URL"
             ) from None
         except BaseException:
-            shutil.rmtree(self.mirror, ignore_errors=True)
+            if is_temporary:  # else it is the user's, with what was there before
+                shutil.rmtree(self.mirror, ignore_errors=True)
             raise
         if log_dir is None:
             self._say(f"event files arrive in {self.mirror}")

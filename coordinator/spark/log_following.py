@@ -6,11 +6,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 from coordinator import log_following
 from coordinator.core.errors import TfleaseError
 from coordinator.core.log_values import LogChunk
 from coordinator.core.model import IncarnationId, MemberId, RunView
+from coordinator.spark.outlet import Outlet
 from coordinator.spark.session import RunSession
 
 JOIN_TIMEOUT = 5.0
@@ -23,13 +26,15 @@ Read = Callable[[MemberId, int, int | None], LogChunk]
 
 
 _PICTURES = 16
+"""That are kept for a reader who looks at none for a while."""
 
 
 class DriversLogs:
     """The run as its driver follows it. A ``log_following.LogSource``.
 
-    Pictures in which a member has just ended are kept until they were looked at: the next attempt
-    may be there a moment later, and nothing tells how the last one ended then.
+    How members have ended is kept until it was looked at, also while whoever reads the lines does
+    something else: the next attempt may be there a moment later, and nothing tells how the last one
+    ended then. Of very many ends the latest are kept.
     """
 
     def __init__(self, session: RunSession, read: Read) -> None:
@@ -37,6 +42,18 @@ class DriversLogs:
         self._read = read
         self._pictures: deque[RunView] = deque(maxlen=_PICTURES)
         self._ended: dict[MemberId, IncarnationId | None] = {}
+        self._pictures.appendleft(session.tell(self))
+
+    def saw(self, run: RunView) -> None:
+        """The session has a new picture."""
+        news = [
+            each
+            for each in run.members
+            if each.phase.has_ended and self._ended.get(each.id) != each.incarnation
+        ]
+        self._ended.update((each.id, each.incarnation) for each in news)
+        if news and not run.phase.is_terminal:  # which is the last one, and stays
+            self._pictures.append(replace(run, members=tuple(news)))
 
     def view(self) -> RunView:
         return self._pictures.popleft() if self._pictures else self._session.view
@@ -49,14 +66,9 @@ class DriversLogs:
         return "" if self._pictures else str(self._session.lost or "")
 
     def wait(self, seconds: float) -> object:
-        return self._session.wait_for(self._is_worth_a_look, seconds)
-
-    def _is_worth_a_look(self, run: RunView) -> bool:
-        ended = {each.id: each.incarnation for each in run.members if each.phase.has_ended}
-        if any(self._ended.get(member) != attempt for member, attempt in ended.items()):
-            self._pictures.append(run)
-        self._ended.update(ended)
-        return bool(self._pictures) or run.phase.is_terminal
+        return self._session.wait_for(
+            lambda run: bool(self._pictures) or run.phase.is_terminal, seconds
+        )
 
 
 def lines(session: RunSession, read: Read, member: str | None = None) -> Iterator[str]:
@@ -92,10 +104,10 @@ class LogPrinter:
 
 
 def print_line(line: str) -> None:
-    """On standard error. One that is closed, or takes no such characters, harms nobody."""
-    stream = sys.stderr
-    try:
-        stream.write(f"{line}\n")
-        stream.flush()
-    except (AttributeError, OSError, ValueError):
-        pass
+    """On standard error; waits until all of it is written, with no lock that others need. One that
+    is closed, or takes no such characters, harms nobody."""
+    outlet = Outlet(sys.stderr)
+    with suppress(AttributeError, OSError, ValueError):
+        rest = outlet.write(outlet.encoded(f"{line}\n"))
+        while rest and outlet.wait():
+            rest = outlet.write(rest)

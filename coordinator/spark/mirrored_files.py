@@ -6,6 +6,7 @@ member or by another run, goes beside it as ``name.2``. What members name is not
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,13 @@ from coordinator.core.received_file import ReceivedFile
 from coordinator.file_client import Origin
 
 _MOST_NAMESAKES = 10_000
-_OF_THE_NAME = (FileExistsError, NotADirectoryError, IsADirectoryError)
-"""Errors of one file, which no other file has."""
+_OF_ONE_FILE = (
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP,
+    errno.EFBIG,
+)  # fmt: skip
+_OF_A_NEW_FILE = (*_OF_ONE_FILE, errno.EINVAL, errno.EACCES, errno.EPERM)
+"""Errors that others do not have: a name that this file system does not take, a directory that is
+somebody else's. To try again would keep all other files waiting."""
 
 
 @dataclass(slots=True)
@@ -46,22 +52,35 @@ class MirroredFiles:
         files = self._files.setdefault(origin, {})
         file = files.get(piece.path)
         if file is None:
-            file = files[piece.path] = self._begin(origin, piece.path, files)
-        size = len(piece.data)
-        if file.path is not None:
-            kept = sum(each.received.size for each in files.values() if each.path is not None)
-            if kept + size > self._max_bytes:
-                self._refuse(origin, file, piece.path, f"more than {self._max_bytes:,} bytes")
-        if file.path is not None:
-            self._find(origin, file, file.path, piece.path)
-        take = file.received.take(piece.version, piece.offset, size)
+            file = self._begin(origin, piece.path, files)
+            if len(files) < self._max_files:  # else it is refused, and will be again
+                files[piece.path] = file
+        held: Held | None = None
+        try:
+            if file.path is not None:
+                held = self._keep(origin, file, file.path, piece)
+        except OSError as error:
+            if error.errno not in _OF_ONE_FILE:
+                raise
+            self._refuse(origin, file, piece.path, str(error.strerror))
+        return held or Held(piece.path, piece.version, piece.offset + len(piece.data))
+
+    def _keep(self, origin: Origin, file: _File, path: Path, piece: Piece) -> Held | None:
+        """None: it is more than may be. Raises OSError."""
+        path = self._found(origin, file, path, piece.path)
+        take = file.received.take(piece.version, piece.offset, len(piece.data))
         if take is None:
             # A newer version that we have not seen the beginning of: all of it is missing.
             is_newer = piece.version > file.received.version
             there = 0 if is_newer else file.received.size
             return Held(piece.path, piece.version, there, missed=True)
-        if file.path is not None and not take.changes_nothing:
-            _write(file.path, take.at, piece.data[take.skip :], restarts=take.restarts)
+        others = [each for each in self._files[origin].values() if each.path and each is not file]
+        kept = sum(each.received.size for each in others)
+        if kept + take.at + take.length > self._max_bytes:
+            self._refuse(origin, file, piece.path, f"more than {self._max_bytes:,} bytes")
+            return None
+        if not take.changes_nothing:
+            _write(path, take.at, piece.data[take.skip :], restarts=take.restarts)
         file.received.took(take)
         return Held(piece.path, file.received.version, file.received.size)
 
@@ -69,16 +88,18 @@ class MirroredFiles:
         problem = path_problem(path)
         if not problem and len(files) >= self._max_files:
             problem = f"more than {self._max_files:,} files"
-        if problem:
-            file = _File(None)
-            self._refuse(origin, file, path, problem)
-            return file
         try:
-            return _File(self._new_file(origin, path))
-        except _OF_THE_NAME as error:
-            file = _File(None)
-            self._refuse(origin, file, path, str(error.strerror))
-            return file
+            if not problem:
+                return _File(self._new_file(origin, path))
+        except OSError as error:
+            if error.errno not in _OF_A_NEW_FILE:
+                raise
+            problem = str(error.strerror)
+        except UnicodeEncodeError:
+            problem = "this machine's locale has no such characters"
+        file = _File(None)
+        self._refuse(origin, file, path, problem)
+        return file
 
     def _new_file(self, origin: Origin, path: str) -> Path:
         """Raises OSError."""
@@ -97,14 +118,15 @@ class MirroredFiles:
         file.path = None
         self.complaints.append(f"{origin.member}: {ascii(path)[:200]} is not kept: {why}")
 
-    def _find(self, origin: Origin, file: _File, kept: Path, path: str) -> None:
+    def _found(self, origin: Origin, file: _File, kept: Path, path: str) -> Path:
         """Somebody may have deleted it: then it begins anew. Raises OSError."""
         try:
             if kept.stat().st_size >= file.received.size:
-                return
+                return kept
         except FileNotFoundError:
-            file.path = self._new_file(origin, path)
+            kept = file.path = self._new_file(origin, path)
         file.received.size = 0
+        return kept
 
 
 def _write(path: Path, at: int, data: bytes, *, restarts: bool) -> None:

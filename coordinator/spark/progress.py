@@ -7,17 +7,23 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from coordinator.core import diagnosis
 from coordinator.core.model import RunPhase, RunView
 from coordinator.spark import notebook, views
+from coordinator.spark.outlet import Outlet
 
 _PLAIN_INTERVAL = 10.0
 """Seconds between two lines where nothing can be overwritten: a log file."""
 
 _NOTEBOOK_INTERVAL = 0.3
 """Seconds between two pictures of a run at work, in a notebook."""
+
+_PATIENCE = 0.5
+"""Seconds that a line of progress waits for a stream that is slow. One that nobody reads costs the
+line, and never the run that it tells of."""
 
 
 class ProgressLine:
@@ -30,10 +36,13 @@ class ProgressLine:
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self._display = notebook.Display() if stream is None and notebook.is_running() else None
-        self._stream: TextIO | None = stream if stream is not None else sys.stderr
-        self._is_terminal = _is_terminal(self._stream)
+        stream = stream if stream is not None else sys.stderr
+        self._outlet = Outlet(stream)
+        self._is_terminal = _is_terminal(stream)
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._is_halfway = False  # in somebody else's line: what is written now would cut it
+        self._is_stuck = False  # so it was the last time, for as long as one waits
         self._shown = ""
         self._shown_phase: RunPhase | None = None
         self._shown_at = float("-inf")
@@ -46,6 +55,8 @@ class ProgressLine:
         with self._lock:
             if self._display is not None:
                 self._draw(run, headline)
+            elif not self._is_free():
+                return
             elif self._is_terminal:
                 self._overwrite(text)
             elif self._is_news(run, text):
@@ -55,20 +66,44 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """A sentence of its own, for instance what is waited for before there is a run."""
         with self._lock:
-            self._clear()
-            self._print(f"[{self._name}] {text}")
+            if self._is_free():
+                self._clear()
+                self._print(f"[{self._name}] {text}")
 
     def print_line(self, line: str) -> None:
-        """A line of somebody else's: a member's. The line of progress stays the last one."""
-        with self._lock:
-            shown = self._shown
-            self._clear()
-            self._write(f"{line}\n{shown}" if self._is_terminal else f"{line}\n")
+        """A line of somebody else's: a member's. The line of progress stays the last one. Waits
+        until all of it is written, and keeps nobody else from writing meanwhile."""
+        with suppress(OSError, ValueError):
+            rest = self._outlet.encoded(f"{line}\n")
+            try:
+                with self._lock:
+                    self._clear()
+                    rest = self._write_line(rest)
+                while rest and self._outlet.wait():
+                    with self._lock:
+                        rest = self._write_line(rest)
+            finally:
+                with self._lock:
+                    self._is_halfway = False
+                    self._lock.notify_all()
+
+    def _write_line(self, rest: bytes) -> bytes:
+        rest = self._outlet.write(rest)
+        self._is_halfway = bool(rest)
+        if self._is_terminal and self._shown and not rest:
+            self._write(self._shown)
+        return rest
+
+    def _is_free(self) -> bool:
+        """Waits for the end of a line that is half written, unless that was in vain before."""
+        patience = 0.0 if self._is_stuck else _PATIENCE
+        self._is_stuck = not self._lock.wait_for(lambda: not self._is_halfway, patience)
+        return not self._is_stuck
 
     def close(self) -> None:
         """Leaves the last line standing."""
         with self._lock:
-            if self._is_terminal and self._shown:
+            if self._is_terminal and self._shown and self._is_free():
                 self._write("\n")
                 self._shown = ""
 
@@ -106,13 +141,8 @@ class ProgressLine:
         self._shown_at = time.monotonic()
 
     def _write(self, text: str) -> None:
-        if self._stream is None:  # a process without standard error
-            return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
-            pass  # a closed terminal must not end a training
+        with suppress(OSError, ValueError):  # a closed terminal must not end a training
+            self._outlet.write(self._outlet.encoded(text), _PATIENCE)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

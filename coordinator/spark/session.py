@@ -6,8 +6,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from coordinator.client import RunClient
 from coordinator.core import diagnosis
@@ -76,6 +78,13 @@ class Forming:
         self.end()
 
 
+class Listener(Protocol):
+    """Is told of every picture."""
+
+    def saw(self, run: RunView) -> None:
+        """In the thread that follows the run, which waits for it."""
+
+
 class RunSession:
     """Follows a run. ``wait_for`` is the only thing that blocks.
 
@@ -106,6 +115,7 @@ class RunSession:
         self._known_restarts = run.restart_count
         self._unproven: dict[tuple[MemberId, str], str] = {}  # by attempt, of all generations
         self._news: Callable[[], object] = lambda: None
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._cancelled: set[MemberId] = set()
         self._told: set[tuple[str, str]] = set()  # leftovers, by host
         self._unsent_stop: tuple[str, float | None] | None = None
@@ -122,6 +132,13 @@ class RunSession:
         self._news = news or self._news
         for thread in self._threads:
             thread.start()
+
+    def tell(self, listener: Listener) -> RunView:
+        """Of all pictures after this one, for as long as somebody else holds on to it: who stops to
+        iterate over lines seldom says so."""
+        with self._condition:
+            self._listeners.add(listener)
+            return self._view
 
     @property
     def view(self) -> RunView:
@@ -268,6 +285,8 @@ class RunSession:
         with self._condition:
             self._view = view
             self._note_unproven(view)
+            for listener in self._listeners:
+                listener.saw(view)
             self._condition.notify_all()
         self._rivals.saw(view)
         if not view.phase.is_terminal:

@@ -14,7 +14,7 @@ import pytest
 from coordinator.core.errors import CoordinatorUnavailable, StaleIncarnation
 from coordinator.core.file_progress import FileProgress, Seen
 from coordinator.core.file_values import AllHeld, Held, Piece, Receiver
-from executor_agent.event_files import EventFiles
+from executor_agent.event_files import EventFiles, pause_after
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -148,3 +148,12 @@ def test_a_file_that_shrinks_before_anything_was_sent_is_sent_as_it_is() -> None
     wanted = progress.next()
     assert wanted is not None
     assert (wanted.version, wanted.offset, wanted.length) == (0, 0, 4)
+
+
+def test_who_is_refused_comes_back_ever_later_also_while_somebody_receives() -> None:
+    pause, pauses = 0.0, []
+    for _ in range(8):
+        pauses.append(pause := pause_after(pause, True, True))
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert pause_after(pause, True, False) == 0.2
+    assert pause_after(1.6, False, False) == 2.0

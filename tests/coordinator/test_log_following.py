@@ -23,6 +23,7 @@ from coordinator.core.model import (
     MemberId,
     MemberPhase,
     MemberView,
+    Restart,
     Roles,
     RunId,
     RunPhase,
@@ -199,6 +200,33 @@ def test_a_restart_that_was_not_seen_is_not_passed_over() -> None:
         "/tmp/a1/member.log on host-a",
         "[tflease] chief:0: started again, on host-a",
         "again",
+    ]
+
+
+def restart(member: MemberId | None = None) -> Restart:
+    return Restart(0.0, 1, Cause.PREEMPTED, "killed", member, alone=member is not None)
+
+
+def test_attempts_that_nobody_looked_at_are_told() -> None:
+    """Who reads the lines has done something else for a while."""
+
+    def miss_one(run: Played) -> None:
+        run.comes(CHIEF, "a3")
+        run.prints(CHIEF, b"third\n")
+        others = restart(), restart(WORKER), restart(WORKER)
+        run.run = replace(run.run, restarts=(restart(), *others), restart_count=4)
+
+    run = finish(
+        lambda run: (run.comes(CHIEF), run.prints(CHIEF, b"first\n")),
+        lambda run: run.ends(CHIEF),
+        miss_one,
+    )
+    assert run.lines("chief:0") == [
+        "first",
+        "[tflease] chief:0: lines are missing here: 1 more of its attempts had ended before "
+        "anybody looked at them",
+        "[tflease] chief:0: started again, on host-a",
+        "third",
     ]
 
 

@@ -143,9 +143,10 @@ def test_a_reader_changes_nothing() -> None:
     assert all(verb.startswith(("Get", "List", "Watch", "Read")) for verb in verbs)
 
 
-def test_an_agent_reserves_and_attends_and_no_more() -> None:
+def test_an_agent_reserves_attends_and_sends_files_and_no_more() -> None:
     """It cannot stop its run: a member's code could have its token."""
-    assert calls_of(Role.AGENT) == {"ReservationService/Reserve", "ReservationService/Attend"}
+    mine = {"ReservationService/Reserve", "ReservationService/Attend", "FileService/SendFiles"}
+    assert calls_of(Role.AGENT) == mine
 
 
 def test_a_run_s_tokens_see_no_list_of_all() -> None:

@@ -10,15 +10,7 @@ import pytest
 from examples import clicks
 from examples.clicks_data import area_under_curve
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
-
-
-@pytest.fixture
-def tf() -> Any:
-    """Not imported at the top: collecting these tests need not load it."""
-    import tensorflow
-
-    return tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.usefixtures("tf")]
 
 
 def test_rows_are_the_same_for_the_same_seed_and_others_for_another(tf: Any) -> None:

@@ -16,16 +16,6 @@ from tests.feed.fake_feed import FakeFeed, never, numbers
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
-
-    cpu = tensorflow.config.list_physical_devices("CPU")[0]
-    two = [tensorflow.config.LogicalDeviceConfiguration()] * 2
-    tensorflow.config.set_logical_device_configuration(cpu, two)
-    return tensorflow
-
-
 def given(options: dict[str, Any]) -> dict[str, Any]:
     nothing = {
         "spec": None, "equal_steps": False, "defaults": None, "drop_remainder": False,

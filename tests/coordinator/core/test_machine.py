@@ -164,6 +164,14 @@ def test_an_unknown_run_is_named_in_the_message_and_the_metadata() -> None:
     assert caught.value.metadata == {"run_id": OTHER}
 
 
+def test_one_member_is_seen_as_in_the_picture_of_all() -> None:
+    machine = Scene(Roles(worker=2)).machine
+    members = machine.view(RUN, 2.0).members
+    assert [machine.member_view(RUN, each.id, 2.0) for each in members] == [*members]
+    with pytest.raises(InvalidReservation, match="has no ps:0"):
+        machine.member_view(RUN, slot("ps:0"), 2.0)
+
+
 def test_an_empty_machine_waits_for_nothing() -> None:
     machine = Machine("book")
     assert machine.next_deadline() == NEVER

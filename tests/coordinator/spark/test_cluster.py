@@ -6,8 +6,11 @@ Its jobs run fake members on their own threads, over gRPC.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -265,3 +268,32 @@ def test_a_session_without_a_driver_host_is_served_all_the_same(
     with run(spark, bind="127.0.0.1:0") as cluster:
         cluster.wait(60)
     assert started[0].address.startswith("127.0.0.1:")
+
+
+def test_a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """E4: a full pipe."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    ends: list[RunPhase] = []
+
+    def train() -> None:
+        with run(FakeSpark(playing(Script())), progress=True, show_logs=True) as cluster:
+            cluster.wait(60)
+        ends.append(cluster.status().phase)
+
+    with (
+        os.fdopen(writer, "w") as stream,
+        os.fdopen(reader, "rb"),
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(sys, "stderr", stream)
+        training = threading.Thread(target=train, daemon=True)
+        training.start()
+        training.join(60)
+        assert ends == [RunPhase.SUCCEEDED]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from coordinator.core.errors import InvalidRun
 from coordinator.core.file_values import Held, Piece
 from coordinator.core.model import IncarnationId, MemberId, Role
 from coordinator.file_client import Origin
+from coordinator.spark.log_directory import LogDirectory
 from coordinator.spark.mirrored_files import MirroredFiles
-from coordinator.spark.store_copy import StoreCopy, is_url, local_path
+from coordinator.spark.store_copy import is_url, local_path
 
 ORIGIN = Origin(MemberId(Role.WORKER, 1), IncarnationId("first"))
 LATER = Origin(MemberId(Role.WORKER, 1), IncarnationId("second"))
@@ -102,6 +105,62 @@ def test_more_files_or_bytes_than_may_be_are_acknowledged_and_not_kept(tmp_path:
     assert len(files.complaints) == 2
 
 
+def test_one_that_comes_again_is_not_counted_twice(tmp_path: Path) -> None:
+    files = MirroredFiles(tmp_path, max_bytes=10)
+    files.take(ORIGIN, Piece("a", 0, 0, b"six by"))
+    assert files.take(ORIGIN, Piece("a", 0, 0, b"six by")).size == 6
+    files.take(ORIGIN, Piece("a", 1, 0, b"eight by"))
+    assert text_of(tmp_path) == {"worker-1/a": "eight by"}
+    assert files.complaints == []
+
+
+def test_names_without_end_are_not_remembered(tmp_path: Path) -> None:
+    files = MirroredFiles(tmp_path, max_files=3)
+    for number in range(1_000):
+        assert files.take(ORIGIN, Piece(f"../{number}", 0, 7, b"evil")).size == 11
+    assert len(files._files[ORIGIN]) == 3
+
+
+def test_a_name_that_the_file_system_does_not_take_costs_that_file_alone(tmp_path: Path) -> None:
+    """To try it again and again would keep all others waiting."""
+    deep = tmp_path.joinpath(*["d" * 200] * 17)
+    deep.mkdir(parents=True)
+    files = MirroredFiles(deep)
+    long = "/".join(["x" * 240] * 4)
+    assert files.take(ORIGIN, Piece(long, 0, 0, b"lost")) == Held(long, 0, 4)
+    files.take(ORIGIN, Piece("good", 0, 0, b"good"))
+    assert text_of(deep) == {"worker-1/good": "good"}
+    (complaint,) = files.complaints
+    assert complaint.endswith("is not kept: File name too long")
+
+
+def test_a_file_that_somebody_has_replaced_by_a_directory_costs_that_file_alone(
+    tmp_path: Path,
+) -> None:
+    files = MirroredFiles(tmp_path)
+    files.take(ORIGIN, Piece("a", 0, 0, b""))
+    (tmp_path / "worker-1" / "a").unlink()
+    (tmp_path / "worker-1" / "a").mkdir()
+    assert files.take(ORIGIN, Piece("a", 0, 0, b"one")) == Held("a", 0, 3)
+    assert files.take(ORIGIN, Piece("a", 0, 3, b" two")) == Held("a", 0, 7)
+    assert len(files.complaints) == 1
+
+
+def test_a_disk_that_is_full_is_another_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MirroredFiles(tmp_path)
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coordinator.spark.mirrored_files.os.pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            files.take(ORIGIN, Piece("a", 0, 0, b"one"))
+    assert files.take(ORIGIN, Piece("a", 0, 0, b"one")) == Held("a", 0, 3)
+
+
 # -- where they end up ---------------------------------------------------------------------
 
 
@@ -110,39 +169,30 @@ def test_a_path_and_an_url_are_told_apart() -> None:
     assert not is_url("file:///logs")
     assert not is_url("logs")
     assert local_path("file:///logs") == Path("/logs")
+    assert local_path("file:/logs") == local_path("local:/logs") == Path("/logs")
     assert local_path("logs") == Path.cwd() / "logs"
+    assert local_path("a:b") == Path.cwd() / "a:b"
 
 
-def test_what_has_changed_is_copied_to_a_store(tmp_path: Path) -> None:
-    fsspec = pytest.importorskip("fsspec")
-    store = fsspec.filesystem("memory")
-    said: list[str] = []
-    (tmp_path / "worker-1" / "train").mkdir(parents=True)
-    (tmp_path / "worker-1" / "train" / "a").write_bytes(b"one")
-    copy = StoreCopy(tmp_path, "memory://logs-of-a-test/run", said.append)
-    assert copy.copy()
-    assert store.cat("/logs-of-a-test/run/worker-1/train/a") == b"one"
-    store.pipe("/logs-of-a-test/run/worker-1/train/a", b"not copied again")
-    assert copy.copy()
-    assert store.cat("/logs-of-a-test/run/worker-1/train/a") == b"not copied again"
-    with (tmp_path / "worker-1" / "train" / "a").open("ab") as file:
-        file.write(b" two")
-    copy.start()
-    assert copy.finish(20.0)
-    assert store.cat("/logs-of-a-test/run/worker-1/train/a") == b"one two"
-    store.rm("/logs-of-a-test", recursive=True)
-    assert said == []
+def test_an_url_with_one_slash_is_refused_and_no_directory_of_that_name_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRun, match="write dbfs://runs/1 with two slashes"):
+        LogDirectory("dbfs:/runs/1")
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_fails_is_said_once_and_the_files_stay(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    said: list[str] = []
-    (tmp_path / "a").write_bytes(b"one")
-    (tmp_path / "b").write_bytes(b"two")
-    (tmp_path / "store").write_bytes(b"a file in the place of the store")
-    copy = StoreCopy(tmp_path, f"local://{tmp_path}/store", said.append)
-    assert not copy.copy()
-    assert not copy.copy()
-    assert len(said) == 1
-    assert not copy.finish(20.0)
-    assert str(tmp_path) in said[-1]
+def test_a_directory_of_the_user_s_is_left_alone_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "events").write_text("of another run")
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            LogDirectory(str(tmp_path))
+    assert text_of(tmp_path) == {"events": "of another run"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ async def refusal(sending: FileSending, *pieces: Piece) -> errors.TfleaseError:
     except errors.TfleaseError as error:
         return error
     raise AssertionError("it was not refused")
+
+
+async def send_all(stream: FileSending, pieces: list[Piece]) -> None:
+    """Until they are refused, of which the answers tell."""
+    with suppress(errors.TfleaseError):
+        for piece in pieces:
+            await stream.send(piece)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +153,39 @@ async def test_more_than_the_coordinator_carries_is_refused_and_comes_again(
             assert type(error) is errors.LimitExceeded
             assert error.metadata["limit"] == "file_bytes"
             assert small.server.limiter.refused["file_bytes"] == 1
+        await client.close()
+
+
+async def test_a_driver_that_reads_nothing_leaves_room_for_the_others(
+    gang_of: MakeGang, tmp_path: Path
+) -> None:
+    """On a daemon that many share."""
+    async with serving(limits=Limits(file_bytes=100_000)) as small:
+        stuck, healthy = [await gang_of(small, Roles(worker=1)) for _ in range(2)]
+        await stuck["worker:0"].reserve()
+        driver = FileClient(small.address, small.token, stuck.run_id)
+        news = driver.receive()
+        reading = asyncio.create_task(asyncio.to_thread(next, news))  # one word, and no more
+        client = ReservationClient(small.address, small.token)
+        who = (stuck.run_id, WORKER, stuck["worker:0"].incarnation)
+        pieces = [Piece("a", 0, 10_000 * number, b"x" * 10_000) for number in range(1_000)]
+        async with client.send_files(*who) as stream:
+            sending = asyncio.create_task(send_all(stream, pieces))
+            with pytest.raises(errors.LimitExceeded):
+                async for _ in stream.answers():
+                    pass
+            await sending
+        await reading
+        assert 40_000 < small.server.files.load.size < 60_000
+        async with scene_of(small, healthy, tmp_path) as scene:
+            scene.receive()
+            member = await scene.member()
+            member.write("events", b"x" * 30_000)
+            member.files.start()
+            await eventually(
+                lambda: contents(scene.mirror) == {"worker-0/events": b"x" * 30_000}, "it"
+            )
+        await asyncio.to_thread(driver.close)
         await client.close()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 
 from coordinator.client import RunClient
 from coordinator.core.errors import InvalidReservation, LogUnavailable, UnknownRun
+from coordinator.core.file_values import Receiver
 from coordinator.core.log_values import LogChunk, ReadLog
 from coordinator.core.model import Cause, ExitReport, MemberId, MemberPhase, Role, Roles, RunId
 from coordinator.member_client import Attendance, ReservationClient
@@ -121,3 +123,26 @@ async def test_where_there_is_nobody_to_ask_the_error_says_so(
             await asyncio.to_thread(owner.read_log, gang.run_id, WORKER, -1)
         with pytest.raises(UnknownRun):
             await asyncio.to_thread(owner.read_log, RunId("never"), WORKER)
+
+
+async def test_a_question_about_one_member_makes_no_picture_of_all(
+    coordinator: Serving, gang_of: MakeGang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten thousand it would cost more than the answer."""
+    gang = await gang_of(coordinator, Roles(worker=1))
+
+    def refuse(run_id: RunId) -> NoReturn:
+        raise AssertionError("a picture of the run")
+
+    async with owner_of(coordinator) as owner, agent_of(coordinator, gang) as session:
+        with monkeypatch.context() as patched:
+            patched.setattr(coordinator.engine, "view", refuse)
+            asked = asyncio.create_task(asyncio.to_thread(owner.read_log, gang.run_id, WORKER))
+            command = await question(session)
+            await session.log_chunk(command.request_id, LogChunk(0, b"text", 4))
+            assert (await asked).data == b"text"
+            client = ReservationClient(coordinator.address, coordinator.token)
+            who = (gang.run_id, WORKER, gang["worker:0"].incarnation)
+            async with client.send_files(*who) as stream:
+                assert await anext(stream.answers()) == Receiver(is_there=False)
+            await client.close()
