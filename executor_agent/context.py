@@ -195,6 +195,7 @@ class Context(FeedMethods, IngestMethods, ModelMethods):
             step: the number of steps done.
             metrics: what to show beside it: numbers, or whatever `float()` takes, such as a NumPy
                 scalar or an eager tensor (which waits until that tensor is computed).
+                `total_steps`, how many there will be, makes a bar of it in notebooks.
 
         Raises:
             TypeError, ValueError: the step or a metric is not a number, or the step is negative or

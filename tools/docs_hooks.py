@@ -26,6 +26,7 @@ DOCUMENTS = {
     "ARCHITECTURE.md": "architecture.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/mnist/README.md": "tutorial/running.md",
 }
 """Pages by the file they are made from."""
 
@@ -145,6 +146,8 @@ def _output(output: dict[str, Any], name: str, images: dict[str, bytes]) -> str:
         # A blank line would end the HTML and begin a paragraph.
         html = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]).strip())
         return f'<div class="notebook-output">\n{html}\n</div>'
+    if "text/markdown" in data:
+        return "".join(data["text/markdown"]).strip()
     return fenced("".join(data.get("text/plain", "")), "text")
 
 

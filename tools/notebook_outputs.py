@@ -19,6 +19,7 @@ _SECRET = re.compile(r"\b[0-9a-f]{32,}\b|(?<![\w+/-])(?=[\w-]*\d)(?=[\w-]*[A-Z])
 _PATH = re.compile(
     r"(?<![\w./<])/(?:root|home|Users|tmp|var|work|opt|usr|mnt|private)/[^\s'\"<>&),;]+"
 )
+_OBJECT = re.compile(r"\b0x[0-9a-f]{8,}\b")
 _TEXTS = ("text/plain", "text/html", "text/markdown")
 _NOT_KEPT = ("stderr",)
 """Warnings of the JVM and of TensorFlow, other ones on each machine."""
@@ -67,7 +68,7 @@ def scrubbed(text: str, names: Mapping[str, str]) -> str:
     for name in sorted(names, key=len, reverse=True):
         text = text.replace(name, names[name])
     text = _PORT.sub(r"\1:PORT", _ADDRESS.sub("HOST", text))
-    return _SECRET.sub("SECRET", _PATH.sub("PATH", text))
+    return _SECRET.sub("SECRET", _PATH.sub("PATH", _OBJECT.sub("0x...", text)))
 
 
 def complaints(notebook: dict[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ JAVA_HOME where Java is not on the PATH; `make test-notebooks` finds it.
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import socket
 import sys
@@ -110,7 +109,6 @@ def names_of_this_machine(work_dir: Path) -> Mapping[str, str]:
         str(Path.home()) + "/": "~/",
         socket.gethostname(): "HOST",
         socket.getfqdn(): "HOST",
-        f"tflease-mnist-{getpass.getuser()}": "tflease-mnist",
     }
     if java := os.environ.get("JAVA_HOME"):
         names[java] = "JAVA_HOME"

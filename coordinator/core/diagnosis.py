@@ -5,10 +5,13 @@ The same text feeds the exception, the progress line, the command line and the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from coordinator.core.model import MemberPhase, MemberView, Restart, RunPhase, RunView, Slots
 from coordinator.core.restarts import avoided_hosts
+
+TOTAL_STEPS = "total_steps"
+"""The metric by which a member says how many steps its training will have."""
 
 _NAMED = 5
 """So many members are named with a reason; of more only the number is told."""
@@ -75,6 +78,26 @@ def _fetching(run: RunView) -> str:
     named = sorted(left, key=lambda text: left[text])[:_FETCHING]
     more = f" and {len(left) - len(named)} more" if len(left) > len(named) else ""
     return f", {', '.join(named)}{more}" if named else ""
+
+
+def share_done(run: RunView) -> float | None:
+    """How much of what the run is at is done, from 0 to 1: for a bar. None: nobody can know."""
+    if run.phase is RunPhase.FORMING:
+        return _share(run, lambda member: member.phase is MemberPhase.READY)
+    if run.phase in (RunPhase.RESTARTING, RunPhase.STOPPING):
+        return _share(run, lambda member: member.phase.has_ended)
+    if run.phase is not RunPhase.RUNNING:
+        return None
+    steps = [
+        min(member.step / total, 1.0)
+        for member in run.members
+        if (total := member.metrics.get(TOTAL_STEPS, 0.0)) > 0
+    ]
+    return max(steps, default=None)
+
+
+def _share(run: RunView, is_done: Callable[[MemberView], bool]) -> float:
+    return sum(map(is_done, run.members)) / max(len(run.members), 1)
 
 
 def history(run: RunView) -> tuple[str, ...]:

@@ -17,12 +17,14 @@ from coordinator.core.model import (
     RunPhase,
     RunView,
 )
+from coordinator.core.restarts import SAVED_AT
 
 MAX_ROWS = 50
 """So many members are shown; of more only the number is told."""
 
 _MAX_TEXT = 300  # characters of a cell
-_MAX_METRICS = 4
+_MAX_METRICS = 4  # the user's own come first
+_NO_METRICS = {diagnosis.TOTAL_STEPS, SAVED_AT}  # a step's other half, and a time since 1970
 
 _GREEN, _YELLOW, _RED, _GREY = "46,160,67", "210,153,34", "218,54,51", "128,128,128"
 _COLOURS = {
@@ -47,6 +49,8 @@ _CELL = f"padding:.2em .7em;border-bottom:{_LINE};vertical-align:top"
 def run(view: RunView, headline: str = "") -> str:
     """A run and its members. ``headline``: in place of what it is waiting for."""
     parts = [_head(view, headline or diagnosis.headline(view, time.time()))]
+    if (share := diagnosis.share_done(view)) is not None:
+        parts.append(bar(share))
     parts += [paragraph(line) for line in diagnosis.history(view)[-3:]]
     if view.stop_reason and view.failure is None:
         parts.append(paragraph(f"stopped because: {view.stop_reason}"))
@@ -93,6 +97,16 @@ def badge(text: str, colour: str) -> str:
     """A word with a colour behind it that leaves the page's own readable."""
     style = f"background:rgba({colour},.22);border-radius:.6em;padding:0 .6em;white-space:nowrap"
     return f'<span style="{style}">{escaped(text)}</span>'
+
+
+def bar(share: float) -> str:
+    """How much is done, from 0 to 1."""
+    shape = "height:.4em;border-radius:.2em"
+    done = f'<div style="{shape};width:{share:.1%};background:rgb({_GREEN})"></div>'
+    return (
+        f'<div style="{shape};max-width:40em;margin:.3em 0;background:rgba({_GREY},.25)">'
+        f"{done}</div>"
+    )
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
@@ -151,7 +165,7 @@ def _members(view: RunView) -> str:
         rows.append((
             escaped(str(member.id)),
             f"{badge(member.phase.value, colour)} {escaped(_end(member.exit))}",
-            f"{member.step:,}" if member.step else "",
+            escaped(_step(member)),
             escaped(_metrics(member.metrics)),
             *([escaped(gpus)] if has_gpus else []),
             escaped(str(member.executor or "")),
@@ -171,9 +185,17 @@ def _end(report: ExitReport | None) -> str:
     return f"{report.cause.value}, {why}" if why else report.cause.value
 
 
+def _step(member: MemberView) -> str:
+    if not member.step:
+        return ""
+    total = member.metrics.get(diagnosis.TOTAL_STEPS)
+    return f"{member.step:,}" + (f" of {total:,.0f}" if total is not None else "")
+
+
 def _metrics(metrics: Mapping[str, float]) -> str:
-    told = [f"{name} {value:.4g}" for name, value in sorted(metrics.items())[:_MAX_METRICS]]
-    more = len(metrics) - len(told)
+    names = sorted(metrics.keys() - _NO_METRICS, key=lambda name: (name.startswith("fetch/"), name))
+    told = [f"{name} {metrics[name]:.4g}" for name in names[:_MAX_METRICS]]
+    more = len(names) - len(told)
     return ", ".join([*told, f"and {more} more"] if more > 0 else told)
 
 

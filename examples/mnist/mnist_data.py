@@ -1,6 +1,7 @@
 """The images: read on the driver, written in parts to a store, read back by the workers."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -43,15 +44,13 @@ def _whole(labels):
 
 
 def write_parts(images, labels, url, parts):
-    """Writes the images as `part-00.npz`, `part-01.npz`, ... below a URL of fsspec.
+    """Writes the images as `part-00.npz`, `part-01.npz`, ... into a directory of the store.
 
     Returns:
         the URLs.
     """
     import fsspec
 
-    files, path = fsspec.url_to_fs(url)
-    files.makedirs(path, exist_ok=True)
     urls = []
     for number, mine in enumerate(np.array_split(np.arange(len(labels)), parts)):
         urls.append(f"{url}/part-{number:02}.npz")
@@ -66,3 +65,13 @@ def read_parts(paths):
     images = np.concatenate([part["images"] for part in parts])
     labels = np.concatenate([part["labels"] for part in parts])
     return images, labels
+
+
+def copied(url, folder):
+    """A file of the store, as a file of this machine."""
+    import fsspec
+
+    files, path = fsspec.url_to_fs(url)
+    copy = Path(folder, url.rpartition("/")[2])
+    files.get_file(path, str(copy))
+    return copy

@@ -39,7 +39,7 @@ def show_table(columns, rows):
 
 def plot_digits(images, titles, columns=10):
     """Images in rows, each with a title."""
-    rows = -(-len(images) // columns)
+    rows = max(1, -(-len(images) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(0.8 * columns, 1.1 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")

@@ -45,7 +45,7 @@ def train(args, ctx):
     while done < args["steps"] and not is_told:
         loss = float(train_step())
         done += 1
-        ctx.report_progress(done, loss=loss)
+        ctx.report_progress(done, loss=loss, total_steps=args["steps"])
         if done % STEPS_PER_LOOK == 0:
             losses.append((done, round(loss, 4)))
             with writer.as_default(step=done):

@@ -132,6 +132,10 @@ def test_a_notebook_becomes_a_page_with_the_outputs_that_it_was_saved_with(
                 {"output_type": "stream", "name": "stdout", "text": ["\x1b[31m1\x1b[0m\n", "```"]},
                 {"output_type": "display_data", "data": {"image/png": image, "text/plain": "x"}},
                 {"output_type": "execute_result", "data": {"text/html": "<p>a</p>\n\n<p>b</p>"}},
+                {
+                    "output_type": "display_data",
+                    "data": {"text/markdown": "```python\nf()\n```\n", "text/plain": "f()"},
+                },
                 {"output_type": "execute_result", "data": {"text/plain": ["4", "2"]}},
                 {"output_type": "error", "traceback": ["Traceback", "ValueError: x"]},
             ],
@@ -145,6 +149,7 @@ def test_a_notebook_becomes_a_page_with_the_outputs_that_it_was_saved_with(
         "````text\n1\n```\n````",
         "![output](name_0.png){ .notebook-output }",
         '<div class="notebook-output">\n<p>a</p>\n<p>b</p>\n</div>',
+        "```python\nf()\n```",
         "```text\n42\n```",
         "```text\nTraceback\nValueError: x\n```\n",
     ]

@@ -6,13 +6,11 @@ What one leaves below the work directory is what the next one begins with, as fo
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.notebooks.runner import runner
 
 pytestmark = [
     pytest.mark.spark,
@@ -22,23 +20,11 @@ pytestmark = [
 ]
 
 
-def runner() -> ModuleType:
-    """tools/run-notebooks.py, whose name is that of a command."""
-    spec = importlib.util.spec_from_file_location(
-        "run_notebooks", ROOT / "tools" / "run-notebooks.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_all_notebooks_execute_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("TFLEASE_MNIST", "TFLEASE_EXAMPLE_DATA"):  # the digits that everybody has
-        monkeypatch.delenv(name, raising=False)
+    for name in ("MNIST", "EXAMPLE_STORE", "EXAMPLE_MASTER"):  # what everybody has
+        monkeypatch.delenv(f"TFLEASE_{name}", raising=False)
     run = runner()
     total = 0.0
     for path in run.notebooks():

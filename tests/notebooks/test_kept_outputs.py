@@ -111,6 +111,7 @@ def test_members_are_sent_every_helper_that_they_import() -> None:
         ("at 10.1.2.3:40123", "at HOST:PORT"),
         ("http://localhost:34567/", "http://localhost:PORT/"),
         ("files in /tmp/tflease-events-x1/a", "files in PATH"),
+        ("<TFCluster at 0x7f15d4c81b50>", "<TFCluster at 0x...>"),
         ("token " + "0123456789abcdef" * 2, "token SECRET"),
         ("part-03.npz, 99.2% of 360 images", "part-03.npz, 99.2% of 360 images"),
         ("<td>a</td></tr>", "<td>a</td></tr>"),

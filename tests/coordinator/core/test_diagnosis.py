@@ -123,3 +123,15 @@ def test_who_fetches_files_and_how_much_has_come() -> None:
     assert headline(scene) == "2 of 2 members running, worker:1 fetched 120 of 300 MB"
     scene.say(events.ProgressMade, "worker:1", 1, 0, {**come, "fetch/bytes": 300e6})
     assert headline(scene) == "2 of 2 members running"
+
+
+def test_what_is_done_of_a_phase_is_told_where_it_is_known() -> None:
+    scene = Scene(Roles(worker=2))
+    assert diagnosis.share_done(scene.view) == 0.0
+    scene.take_slots("worker:0", "worker:1")
+    scene.ready("worker:0")
+    assert diagnosis.share_done(scene.view) == 0.5
+    scene.ready("worker:1")
+    scene.enter("worker:0")
+    scene.enter("worker:1")
+    assert diagnosis.share_done(scene.view) is None, "nobody has said how many steps there are"

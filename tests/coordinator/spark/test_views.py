@@ -84,6 +84,43 @@ def test_a_run_with_its_members() -> None:
         assert part in text
 
 
+def test_steps_of_a_known_number_are_a_bar() -> None:
+    run = a_run()
+    assert "width:" not in views.run(run), "how far it is is not known"
+    metrics = {"loss": 0.5, "total_steps": 1600.0}
+    content = views.run(with_member(run, 0, replace(run.members[0], step=1200, metrics=metrics)))
+    assert "width:75.0%" in content
+    assert "1,200 of 1,600" in page(content).text
+    assert "total_steps" not in content
+
+
+@pytest.mark.parametrize("total", [float("nan"), float("inf"), -1.0, 0.0, 10.0])
+def test_a_strange_number_of_steps_spoils_no_page(total: float) -> None:
+    member = replace(a_run().members[0], step=1200, metrics={"total_steps": total})
+    content = views.run(with_member(a_run(), 0, member))
+    page(content)
+    assert "width:1200" not in content
+
+
+def test_forming_and_stopping_have_a_bar_of_members() -> None:
+    run = a_run()
+    ready = replace(run.members[0], phase=MemberPhase.READY)
+    forming = replace(with_member(run, 0, ready), phase=RunPhase.FORMING)
+    assert "width:50.0%" in views.run(forming)
+    gone = replace(run.members[0], phase=MemberPhase.STOPPED)
+    stopping = replace(with_member(run, 0, gone), phase=RunPhase.STOPPING)
+    assert "width:50.0%" in views.run(stopping)
+    assert "width:" not in views.run(replace(run, phase=RunPhase.SUCCEEDED))
+
+
+def test_what_a_program_reports_comes_before_what_we_count() -> None:
+    fetched = {"fetch/bytes": 3e4, "fetch/total_bytes": 3e4, "fetch/files": 4.0}
+    metrics = {**fetched, "checkpoint/saved_at": 1.795e9, "loss": 0.25, "train/accuracy": 0.5}
+    member = replace(a_run().members[0], step=7, metrics=metrics)
+    text = page(views.run(with_member(a_run(), 0, member))).text
+    assert "loss 0.25, train/accuracy 0.5, fetch/bytes 3e+04, fetch/files 4, and 1 more" in text
+
+
 def test_a_failed_run_says_why() -> None:
     run = a_run()
     report = ExitReport(Cause.USER_EXCEPTION, exception_type="ValueError")
