@@ -64,7 +64,7 @@ class Uploader:
         self._uploads = Uploads()
         self._movement = Movement()
         self._condition = threading.Condition()
-        self._asked = self._ending = self._settled = False
+        self._asked = self._ending = self._settled = self._abandoned = False
         self._error: Exception | None = None  # of the last try
         self._failures = 0  # in a row
         self._patience = 0.0  # of who waits for the end
@@ -98,6 +98,9 @@ class Uploader:
             self._ending, self._patience = True, patience
             self._condition.notify_all()
         if not wait(self._is_over, self._movement, progress, patience) or not self._settled:
+            with self._condition:  # nobody waits for another try
+                self._abandoned = True
+                self._condition.notify_all()
             raise self._loss() from self._error
         self._check_shards()
         self._tell_others()
@@ -122,6 +125,8 @@ class Uploader:
                     self._check_shards(warn_only=True)
             except Exception as error:
                 self._failed(error)
+                if self._abandoned:
+                    return
                 continue
             if ending:
                 with self._condition:
@@ -144,7 +149,9 @@ class Uploader:
             say(f"{what}: {said_by(error)}")
         with self._condition:  # not so long once somebody waits for it
             was_ending = self._ending
-            self._condition.wait_for(lambda: self._ending != was_ending, pause(failures))
+            self._condition.wait_for(
+                lambda: self._ending != was_ending or self._abandoned, pause(failures)
+            )
 
     def _next(self) -> Action | None:
         found, notes = self._found()

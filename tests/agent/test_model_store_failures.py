@@ -141,6 +141,10 @@ def test_a_store_that_stays_away_is_an_error_that_says_what_is_where(
     assert "Not copied: ckpt-2" in text
     assert "the newest that is there is ckpt-1" in text
     assert "PermissionError" in text
+    eventually(
+        lambda: all(each.name != "tflease-uploads" for each in threading.enumerate()),
+        "nobody tries again what nobody waits for",
+    )
 
 
 def test_a_store_that_never_answers_does_not_hold_up_the_end_for_ever(

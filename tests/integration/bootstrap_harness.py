@@ -124,6 +124,7 @@ class MemberProcess:
         self.expect("running")
 
     def send_start(self, **fields: Any) -> None:
+        (self.directory / "local").mkdir(exist_ok=True)
         command: dict[str, Any] = {
             "command": "start",
             "run_id": "run-1",
