@@ -67,7 +67,7 @@ def learn_clicks(args, ctx):
         taken = tf.Variable(0, dtype=tf.int64, name="taken")
 
     # By the chief, whose place counts: parameter servers would write on their own disks.
-    here = tf.train.CheckpointOptions(experimental_io_device="/job:chief")
+    here = tf.train.CheckpointOptions(experimental_io_device="/job:chief/task:0")
     checkpoint = tf.train.Checkpoint(machine=machine, logistic=logistic, taken=taken)
     checkpoints = None
     if ctx.model_dir is not None:

@@ -54,7 +54,7 @@ def coordinate(args, ctx):
 
     # Each parameter server would write its variables where it is: on its own disk, where
     # `model_dir` is not the same place for all. So the chief reads and writes them all.
-    here = tf.train.CheckpointOptions(experimental_io_device="/job:chief")
+    here = tf.train.CheckpointOptions(experimental_io_device="/job:chief/task:0")
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
     if latest := ctx.latest_checkpoint():
         checkpoint.restore(latest, options=here).assert_existing_objects_matched()

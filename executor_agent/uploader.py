@@ -34,8 +34,8 @@ _LOST = (
 )
 _OPTION = (
     "Parameter servers save their variables on their own disks unless they are told to send them: "
-    'give options=tf.train.CheckpointOptions(experimental_io_device="/job:chief") to save and to '
-    "restore"
+    'give options=tf.train.CheckpointOptions(experimental_io_device="/job:chief/task:0") to save '
+    "and to restore"
 )
 
 
